@@ -1,0 +1,3 @@
+from deepviz.cli import main
+
+raise SystemExit(main())
