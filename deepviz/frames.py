@@ -1,0 +1,155 @@
+"""``Vectors`` and a generator → a stream of frames; nothing here holds more than a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepviz.errors import FramesError
+from deepviz.files import whole_file
+
+if TYPE_CHECKING:
+    from deepviz.generators import Generator
+    from deepviz.vectors import Vectors
+
+PNG_COMPRESSION = 1  # of 9: a third larger than the best, and five times as fast to write
+MISSING_SHOWN = 5  # runs of missing frames that an error names
+
+log = logging.getLogger(__name__)
+
+
+def render_frames(
+    vectors: Vectors, generator: Generator, numbers: Sequence[int], batch_size: int
+) -> Iterator[np.ndarray]:
+    """Paint frames, one after the other.
+
+    When a batch does not fit into memory, its size is halved and painting goes on at the first
+    frame that was not delivered.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        Which frames of the song, rows of ``vectors``, in the order wanted.
+    batch_size : int
+        Frames that the generator is handed at a time.
+
+    Yields
+    ------
+    np.ndarray, uint8, shape = (resolution, resolution, 3)
+
+    Raises
+    ------
+    FramesError
+        If not even a single frame fits into memory.
+    """
+    delivered = 0
+    while delivered < len(numbers):
+        batches = _batches(vectors, generator.num_classes, numbers[delivered:], batch_size)
+        try:
+            for batch in generator.render(batches):
+                delivered += len(batch)
+                yield from batch
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise FramesError(
+                    f"a single frame at --resolution {generator.resolution} does not fit into the "
+                    "memory there is; take a smaller one, or --model cppn"
+                ) from error
+            batch_size //= 2
+            log.warning("out of memory: going on with --batch_size %d", batch_size)
+
+
+def _batches(
+    vectors: Vectors, num_classes: int, numbers: Sequence[int], batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for first in range(0, len(numbers), batch_size):
+        rows = np.asarray(numbers[first : first + batch_size])
+        yield vectors.noise[rows], vectors.dense(rows, num_classes)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, torch on the CPU ("can't allocate memory") or CUDA ran out of memory."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+def keep_frames(
+    frames: Iterable[np.ndarray], numbers: Sequence[int], folder: Path
+) -> Iterator[np.ndarray]:
+    """Pass frames on, each after it was written as a PNG to ``folder``, named by its number."""
+    from PIL import Image
+
+    for number, frame in zip(numbers, frames, strict=True):
+        try:
+            with whole_file(frame_path(folder, number), durable=False) as temporary:
+                image = Image.fromarray(frame)
+                image.save(temporary, format="PNG", compress_level=PNG_COMPRESSION)
+        except OSError as error:
+            raise FramesError(f"frame {number} cannot be written to {folder}: {error}") from error
+        yield frame
+
+
+def read_frames(folder: Path, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames that :func:`keep_frames` wrote, uint8, shape = (height, width, 3).
+
+    Raises
+    ------
+    FramesError
+        At once, if frames are missing: it names them. Later, if one is damaged.
+    """
+    missing = [number for number in numbers if not frame_path(folder, number).exists()]
+    if missing:
+        raise FramesError(
+            f"{len(missing)} of {len(numbers)} frames are missing in {folder}: "
+            f"{_name_runs(missing)}; render them with -d, or choose others with --start and "
+            "--duration"
+        )
+    return (_read_frame(frame_path(folder, number)) for number in numbers)
+
+
+def _read_frame(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
+        raise FramesError(f"{path} is damaged ({error}); render it again with -d") from error
+
+
+def frame_path(folder: Path, number: int) -> Path:
+    """Where frame ``number`` of a song lies."""
+    return folder / f"{number:06d}.png"
+
+
+def _name_runs(numbers: Sequence[int]) -> str:
+    """Numbers in words, as runs: "0 to 4, 7, 9 to 11"."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    runs = [
+        str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}"
+        for run in np.split(np.asarray(numbers), breaks)
+    ]
+    more = ["..."] if len(runs) > MISSING_SHOWN else []
+    return ", ".join(runs[:MISSING_SHOWN] + more)
+
+
+def scale_frames(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:
+    """Frames enlarged by a whole number, Lanczos."""
+    from PIL import Image
+
+    for frame in frames:
+        if factor == 1:
+            yield frame
+            continue
+        height, width = frame.shape[:2]
+        size = (width * factor, height * factor)
+        yield np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
