@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 PNG_COMPRESSION = 1  # of 9: a third larger than the best, and five times as fast to write
 MISSING_SHOWN = 5  # runs of missing frames that an error names
+
+AHEAD_BYTES = 64 << 20  # of frames waiting for the encoder: 85 at 512, more than any hiccup needs
+STOP_CHECK = 0.1  # seconds after which a waiting thread looks whether it is still wanted
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +146,54 @@ def _name_runs(numbers: Sequence[int]) -> str:
     ]
     more = ["..."] if len(runs) > MISSING_SHOWN else []
     return ", ".join(runs[:MISSING_SHOWN] + more)
+
+
+def run_ahead(frames: Iterable[np.ndarray], budget: int = AHEAD_BYTES) -> Iterator[np.ndarray]:
+    """Pass frames on while the next ones are made in a thread, so that both sides work at once.
+
+    What goes wrong in the thread is raised here, after the frames that went before; when the one
+    who takes the frames stops, so does the thread.
+
+    Parameters
+    ----------
+    frames : iterable of np.ndarray
+        All of one size.
+    budget : int
+        Bytes of frames that may wait to be taken; a single one may always.
+    """
+    stream = iter(frames)
+    first = next(stream, None)
+    if first is None:
+        return
+    waiting: Queue[np.ndarray | BaseException | None] = Queue(max(1, budget // first.nbytes))
+    stopped = Event()
+
+    def hand_over(item: np.ndarray | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(Full):
+                return waiting.put(item, timeout=STOP_CHECK)
+
+    def work() -> None:
+        try:
+            for frame in stream:
+                hand_over(frame)
+                if stopped.is_set():
+                    return
+            hand_over(None)
+        except BaseException as error:
+            hand_over(error)
+
+    thread = Thread(target=work, name="deepviz-frames", daemon=True)
+    thread.start()
+    try:
+        yield first
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def scale_frames(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:

@@ -59,7 +59,8 @@ def render(settings: Settings) -> Path:
         stream = frames.read_frames(stored, numbers)
     else:
         stream = _paint(settings, features, in_song, folder, numbers)
-    stream = _with_progress(frames.scale_frames(stream, settings.scaling), len(numbers))
+    stream = frames.run_ahead(frames.scale_frames(stream, settings.scaling))
+    stream = _with_progress(stream, len(numbers))
 
     if is_sheet:
         assert features is not None

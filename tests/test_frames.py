@@ -1,10 +1,11 @@
 import logging
+import threading
 
 import numpy as np
 import pytest
 
 from deepviz.errors import FramesError
-from deepviz.frames import render_frames
+from deepviz.frames import render_frames, run_ahead
 from deepviz.vectors import Vectors
 
 
@@ -70,3 +71,47 @@ def test_other_faults_of_a_generator_are_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="some other fault"):
         list(render_frames(numbered_vectors(9), Broken(), range(9), batch_size=2))
+
+
+def test_frames_run_ahead_in_order_and_within_their_budget():
+    made = []
+
+    def source():
+        for number in range(50):
+            made.append(number)
+            yield np.full((2, 2, 3), number, np.uint8)
+
+    stream = run_ahead(source(), budget=4 * 12)
+    for number in range(50):
+        assert int(next(stream)[0, 0, 0]) == number
+        assert len(made) <= number + 1 + 4 + 1  # taken, waiting, in the hand of the thread
+    assert next(stream, None) is None
+
+
+def test_a_fault_ahead_surfaces_after_the_frames_before_it():
+    def source():
+        for _ in range(3):
+            yield np.zeros((2, 2, 3), np.uint8)
+        raise FramesError("ahead")
+
+    stream = run_ahead(source())
+    for _ in range(3):
+        next(stream)
+    with pytest.raises(FramesError, match="ahead"):
+        next(stream)
+
+
+def test_when_the_encoder_stops_so_does_the_thread_ahead():
+    def source():
+        while True:
+            yield np.zeros((2, 2, 3), np.uint8)
+
+    before = threading.active_count()
+    stream = run_ahead(source(), budget=100)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_an_empty_stream_runs_ahead_to_nothing():
+    assert list(run_ahead([])) == []
