@@ -66,7 +66,7 @@ def render(settings: Settings) -> Path:
         assert features is not None
         _write_sheet(stream, target, numbers, shown, features, fps)
     else:
-        _write_video(stream, target, settings.song, shown, len(waveform), fps)
+        _write_video(stream, target, settings, shown, len(waveform), fps)
     _announce_end(target, len(numbers), None if is_sheet else fps, time.monotonic() - began)
     return target
 
@@ -148,11 +148,17 @@ def _choose_classes(settings: Settings, folder: Path, seed: int) -> np.ndarray:
 
 
 def _write_video(
-    stream: Iterable[np.ndarray], target: Path, song: str, shown: range, samples: int, fps: Fraction
+    stream: Iterable[np.ndarray],
+    target: Path,
+    settings: Settings,
+    shown: range,
+    samples: int,
+    fps: Fraction,
 ) -> None:
-    start = shown.start / fps
     end = min(shown.stop / fps, Fraction(samples, audio.SAMPLE_RATE))
-    video.write_video(stream, target, fps=fps, song=Path(song), start=start, end=end)
+    sound = video.Sound(Path(settings.song), shown.start / fps, end)
+    encoder = video.pick_encoder(settings.encoder, settings.resolution * settings.scaling)
+    video.write_video(stream, target, fps=fps, sound=sound, encoder=encoder)
 
 
 def _write_sheet(

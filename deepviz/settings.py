@@ -203,6 +203,13 @@ class Settings:
         pattern=r"auto|cpu|cuda(:\d+)?",
     )
 
+    encoder: str = _setting(
+        "auto",
+        "H.264 encoder; auto takes the graphics card's (h264_nvenc) where one works, else libx264",
+        "speed",
+        choices=("auto", "libx264", "h264_nvenc"),
+    )
+
     use_previous_classes: bool = _setting(
         False, "show the classes of this song's last run, or of the last run of any song", "rerun"
     )

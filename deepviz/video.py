@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from deepviz.errors import VideoError
 from deepviz.files import whole_file
+from deepviz.hardware import has_graphics_driver
 
-CODEC = "libx264"
-PRESET = "veryfast"
-CRF = 17  # constant rate factor: visually lossless is said to begin at 18
+# Speed and quality of each encoder. libx264: the fastest preset that still predicts well, at a
+# constant rate factor a little under 18, where differences to the original can't be seen.
+ENCODERS = {
+    "libx264": ("superfast", ["-crf", "16"]),
+    "h264_nvenc": ("p4", ["-rc", "vbr", "-cq", "18", "-b:v", "0"]),
+}
 AUDIO_BITRATE = "256k"  # AAC, stereo: past telling from the song for nearly everybody
-LOG_LINES = 5  # of ffmpeg's own last words, quoted in an error
+TRIAL_TIMEOUT = 10  # seconds after which an encoder that hangs on one frame is given up
+LOG_LINES = 3  # of ffmpeg's own first words, quoted in an error with its last one
+
+
+class Sound(NamedTuple):
+    """What is heard: the part of a song between two times, in seconds."""
+
+    file: Path
+    start: Fraction
+    end: Fraction
+
+
+def pick_encoder(wanted: str, side: int) -> str:
+    """The H.264 encoder to take: with "auto", NVENC if it encodes a trial frame, else libx264.
+
+    Parameters
+    ----------
+    wanted : str
+        "auto", or a name in ``ENCODERS``, which is taken as it is.
+    side : int
+        Height and width of the video, pixels: NVENC has limits at both ends.
+    """
+    if wanted != "auto":
+        return wanted
+    if not has_graphics_driver():
+        return "libx264"
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "quiet"]
+    command += ["-f", "lavfi", "-i", f"color=size={side}x{side}", "-frames:v", "1"]
+    command += ["-c:v", "h264_nvenc", "-f", "null", "-"]
+    try:
+        works = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=TRIAL_TIMEOUT).returncode
+    except subprocess.TimeoutExpired:
+        return "libx264"
+    return "libx264" if works else "h264_nvenc"
 
 
 def write_video(
@@ -27,14 +67,13 @@ def write_video(
     target: Path,
     *,
     fps: Fraction,
-    song: Path,
-    start: Fraction,
-    end: Fraction,
+    sound: Sound,
+    encoder: str = "libx264",
 ) -> None:
     """Encode frames as they come, with the song's sound, as H.264 and AAC.
 
-    The file holds exactly the frames given, at exactly ``fps``, and of the sound what lies between
-    ``start`` and ``end``, decoded from the song itself. It appears under its name when it is whole.
+    The file holds exactly the frames given, at exactly ``fps``. It appears under its name when it
+    is whole.
 
     Parameters
     ----------
@@ -44,10 +83,10 @@ def write_video(
         The file to write.
     fps : Fraction
         Frames a second.
-    song : Path
-        File with the sound.
-    start, end : Fraction
-        Part of the song, in seconds.
+    sound : Sound
+        What is heard.
+    encoder : str
+        A name in ``ENCODERS``.
 
     Raises
     ------
@@ -60,15 +99,15 @@ def write_video(
         whole_file(target) as temporary,
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
     ):
-        writer = _start_encoder(temporary, first.shape, fps, song, start, end, log)
+        writer = _start_encoder(temporary, first.shape, fps, sound, encoder, log)
         try:
             for frame in chain([first], stream):
-                writer.write_frame(frame)
-            writer.proc.stdin.close()
-            if writer.proc.wait() != 0:
-                raise OSError
-        except OSError as error:
-            raise VideoError(f"{target} could not be encoded: {_last_words(log)}") from error
+                with _blaming_the_encoder(target, log):
+                    writer.write_frame(frame)
+            with _blaming_the_encoder(target, log):
+                writer.proc.stdin.close()
+                if writer.proc.wait() != 0:
+                    raise OSError
         finally:
             _stop_encoder(writer)
 
@@ -77,30 +116,30 @@ def _start_encoder(
     temporary: Path,
     shape: tuple[int, ...],
     fps: Fraction,
-    song: Path,
-    start: Fraction,
-    end: Fraction,
+    sound: Sound,
+    encoder: str,
     log: IO[str],
 ) -> Any:
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
+    preset, quality = ENCODERS[encoder]
     try:
         return FFMPEG_VideoWriter(
             str(temporary.absolute()),
             size=(shape[1], shape[0]),
             fps=float(fps),
-            codec=CODEC,
-            preset=PRESET,
-            audiofile=f"file:{song}",  # or a name such as "a:b.mp3" would be taken for a protocol
+            codec="h264",  # the true one is named below: by that name moviepy would ask for alpha
+            preset=preset,
+            audiofile=f"file:{sound.file}",  # or "a:b.mp3" would be taken for a protocol
             audio_codec="aac",
             logfile=log,
-            ffmpeg_params=_encoder_options(fps, start, end),
+            ffmpeg_params=["-c:v", encoder, *quality, *_encoder_options(fps, sound)],
         )
     except OSError as error:
         raise VideoError(f"ffmpeg could not be started: {error}") from error
 
 
-def _encoder_options(fps: Fraction, start: Fraction, end: Fraction) -> list[str]:
+def _encoder_options(fps: Fraction, sound: Sound) -> list[str]:
     """What moviepy does not say to ffmpeg by itself.
 
     moviepy announces the frame rate with two decimals, which would drift by 0.3 s an hour: here
@@ -110,20 +149,32 @@ def _encoder_options(fps: Fraction, start: Fraction, end: Fraction) -> list[str]
     rate = f"{fps.numerator}/{fps.denominator}"
     picture = (
         f"settb={fps.denominator}/{fps.numerator},setpts=N,"
-        "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,"
-        "format=yuv420p"
+        "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
     )
     count_samples = "asetpts=N/SR/TB"
-    cut = f"atrim=start={float(start):.6f}:end={float(end):.6f}"
+    cut = f"atrim=start={float(sound.start):.6f}:end={float(sound.end):.6f}"
     return [
         *("-loglevel", "error", "-nostats"),
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "1", "-map_chapters", "-1"),
-        *("-vf", picture, "-r", rate, "-crf", str(CRF)),
+        *("-vf", picture, "-r", rate, "-pix_fmt", "yuv420p"),
         *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
         *("-color_range", "tv"),
         *("-af", f"{count_samples},{cut},{count_samples}", "-b:a", AUDIO_BITRATE),
         *("-movflags", "+faststart", "-f", "mp4"),
     ]
+
+
+@contextmanager
+def _blaming_the_encoder(target: Path, log: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        log.seek(0)
+        lines = [line.strip() for line in log if line.strip()]
+        # The first lines name the cause, the last what came of it.
+        said = [*lines[:LOG_LINES], *lines[LOG_LINES:][-1:]]
+        words = " / ".join(said) or "ffmpeg ended without a word"
+        raise VideoError(f"{target} could not be encoded: {words}") from error
 
 
 def _stop_encoder(writer: Any) -> None:
@@ -134,9 +185,3 @@ def _stop_encoder(writer: Any) -> None:
     process.wait()
     with suppress(OSError):  # what was still in the pipe's buffer has nowhere to go
         process.stdin.close()
-
-
-def _last_words(log: IO[str]) -> str:
-    log.seek(0)
-    lines = [line.strip() for line in log if line.strip()]
-    return " / ".join(lines[-LOG_LINES:]) or "ffmpeg ended without a word"

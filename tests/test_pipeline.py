@@ -12,7 +12,7 @@ import soundfile
 from PIL import Image
 
 import deepviz
-from deepviz import generators, pipeline
+from deepviz import generators, pipeline, video
 from deepviz.errors import FramesError, PreviousRunError, SettingsError, VideoError
 
 FPS = Fraction(11025, 256)
@@ -248,8 +248,8 @@ def test_a_failure_leaves_an_old_file_alone_and_no_temporary_one(folder, melody,
 
 
 def test_an_encoder_that_fails_is_reported_with_its_own_words(folder, melody, monkeypatch):
-    monkeypatch.setattr("deepviz.video.CODEC", "no_such_codec")
-    with pytest.raises(VideoError, match="no_such_codec"):
+    monkeypatch.setitem(video.ENCODERS, "libx264", ("no_such_preset", []))
+    with pytest.raises(VideoError, match="no_such_preset"):
         deepviz.render(melody, duration=0.5, **SMALL)
     assert sorted(path.name for path in folder.iterdir()) == [".deepviz"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from deepviz.errors import SettingsError, WeightsError
+from deepviz.hardware import has_graphics_driver
 from deepviz.settings import BIGGAN_RESOLUTIONS, Settings
 
 if TYPE_CHECKING:
@@ -99,9 +100,11 @@ def pick_device(wanted: str) -> str:
     """
     if wanted == "cpu":
         return "cpu"
-    import torch
+    count = 0
+    if has_graphics_driver():
+        import torch
 
-    count = torch.cuda.device_count()
+        count = torch.cuda.device_count()
     if wanted == "auto":
         return "cuda" if count else "cpu"
     if int(wanted.partition(":")[2] or 0) >= count:

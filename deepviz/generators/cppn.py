@@ -8,7 +8,6 @@ its own. :mod:`.cppn_scene` makes some 900 numbers of the vectors of a frame; :m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from deepviz.generators import NOISE_DIM, NUM_CLASSES
 from deepviz.generators.cppn_scene import compose
+from deepviz.hardware import count_cores
 
 
 class CPPN:
@@ -35,12 +35,12 @@ class CPPN:
     def __init__(self, resolution: int, device: str = "cpu") -> None:
         self.name = "cppn"
         self.resolution = resolution
-        self.device = f"cpu ({_threads()} threads)" if device == "cpu" else device
+        self.device = f"cpu ({count_cores()} threads)" if device == "cpu" else device
         self._torch_device = None if device == "cpu" else device
 
     def render(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Paint batches of frames, in order; see :class:`deepviz.generators.Generator`."""
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(count_cores()) as threads:
             for noise, class_vectors in batches:
                 # Row by row: a product of the whole batch may round a row by its neighbours.
                 scenes = [compose(*row) for row in zip(noise, class_vectors, strict=True)]
@@ -57,9 +57,3 @@ class CPPN:
 def load_cppn(resolution: int, device: str = "cpu") -> CPPN:
     """The generator at a resolution, ready to render."""
     return CPPN(resolution, device)
-
-
-def _threads() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
