@@ -154,7 +154,7 @@ def _encoder_options(fps: Fraction, sound: Sound) -> list[str]:
     count_samples = "asetpts=N/SR/TB"
     cut = f"atrim=start={float(sound.start):.6f}:end={float(sound.end):.6f}"
     return [
-        *("-loglevel", "error", "-nostats"),
+        *("-hide_banner", "-loglevel", "error", "-nostats"),
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "1", "-map_chapters", "-1"),
         *("-vf", picture, "-r", rate, "-pix_fmt", "yuv420p"),
         *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),

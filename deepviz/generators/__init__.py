@@ -75,7 +75,11 @@ def load_generator(settings: Settings) -> Generator:
         from deepviz.generators.biggan import load_biggan
 
         return load_biggan(
-            settings.resolution, settings.truncation, weights=settings.weights, device=device
+            settings.resolution,
+            settings.truncation,
+            weights=settings.weights,
+            device=device,
+            batch_size=settings.batch_size,
         )
     except WeightsError as error:
         if by_hand:
