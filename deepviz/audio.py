@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +24,7 @@ PITCHES = ("A", "A#", "B", "C", "C#", "D", "D#", "E", "F", "F#", "G", "G#")
 N_FFT = 2048  # samples in a window of the mel spectrogram
 TUNING_HOP = N_FFT // 4  # samples between the windows in which the tuning is estimated
 CHROMA_BINS = 36  # bins an octave of the constant-Q transform under the chromagram
-BLOCK_SECONDS = 60.0  # analysed at a time: bounds memory; a song up to this length is one block
+BLOCK_SECONDS = 20.0  # analysed at a time: shorter ones spend more on their surroundings
 CONTEXT_SECONDS = 2.0  # around a block: four times the longest filter, that of C1 (0.5 s)
 SHORTEST_BLOCK = 1 << 17  # samples, 6 s: twice the longest window after 6 halvings of the rate
 AU_HEADER = struct.Struct(">4s5I")  # magic, offset and size of the data, encoding, rate, channels
@@ -107,7 +108,7 @@ def load_waveform(song: str | Path) -> np.ndarray:
         waveform = _decode_with_ffmpeg(path)
     if not len(waveform):
         raise SongError(f"{path} holds no sound")
-    return np.nan_to_num(waveform, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
+    return waveform
 
 
 def _decode_with_soundfile(path: Path) -> np.ndarray | None:
@@ -161,15 +162,21 @@ def _to_mono(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
     import soxr
 
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    pieces, samples = [], 0
+    pieces: deque[np.ndarray] = deque()
+    samples = 0
     for block in blocks:
         samples += len(block)
-        pieces.append(resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)))
+        mono = np.nan_to_num(block.mean(axis=1, dtype=np.float32), posinf=1.0, neginf=-1.0)
+        pieces.append(resampler.resample_chunk(mono))
     pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    waveform = np.concatenate(pieces)
     # The filter's tail may be a sample more or less than the song: the song's length counts.
-    wanted = -(-samples * SAMPLE_RATE // rate)
-    return np.pad(waveform[:wanted], (0, max(0, wanted - len(waveform))))
+    waveform = np.zeros(-(-samples * SAMPLE_RATE // rate), np.float32)
+    filled = 0
+    while pieces:  # each is let go as it is copied: a long song is never in memory twice
+        piece = pieces.popleft()[: len(waveform) - filled]
+        waveform[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    return waveform
 
 
 def analyse(

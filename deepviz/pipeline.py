@@ -44,16 +44,18 @@ def render(settings: Settings) -> Path:
     _check_target(target)
     waveform = audio.load_waveform(settings.song)
     fps = audio.frame_rate(settings.frame_length)
-    in_song = audio.count_frames(len(waveform), settings.frame_length)
+    samples = len(waveform)
+    in_song = audio.count_frames(samples, settings.frame_length)
     shown = _choose_part(settings, in_song, fps)
     is_sheet = target.suffix.lower() == ".png"
     numbers = sheet.choose_frames(shown) if is_sheet else shown
-    _announce_song(settings, len(waveform), numbers, fps)
+    _announce_song(settings, samples, numbers, fps)
 
     folder = runs.song_folder(settings.work_dir, settings.song)
     features = None
     if is_sheet or not (settings.save_only or settings.use_previous_vectors):
         features = audio.analyse(waveform, settings.frame_length)
+    del waveform  # a third of a gigabyte an hour, which the frames can use
     if settings.save_only:
         stored = runs.stored_frames(folder, settings.frame_length)
         stream = frames.read_frames(stored, numbers)
@@ -66,7 +68,7 @@ def render(settings: Settings) -> Path:
         assert features is not None
         _write_sheet(stream, target, numbers, shown, features, fps)
     else:
-        _write_video(stream, target, settings, shown, len(waveform), fps)
+        _write_video(stream, target, settings, shown, samples, fps)
     _announce_end(target, len(numbers), None if is_sheet else fps, time.monotonic() - began)
     return target
 

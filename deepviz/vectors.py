@@ -81,7 +81,7 @@ def make_vectors(
     weights = _class_weights(drivers[:, kept].astype(np.float64), settings)
     bin_frames = max(1, round(settings.smooth_factor * REFERENCE_HOP / settings.frame_length))
     return Vectors(
-        noise=_noise(power, onset, settings, seed).astype(np.float32),
+        noise=_noise(power, onset, settings, seed),
         class_weights=smooth(weights, bin_frames).astype(np.float32),
         classes=np.asarray(classes, np.int64),
     )
@@ -159,7 +159,7 @@ def _noise(power: np.ndarray, onset: np.ndarray, settings: Settings, seed: int) 
     jitters = np.random.default_rng([seed, JITTER_STREAM])
 
     rng = np.random.default_rng([seed, NOISE_STREAM])
-    noise = np.empty((len(power), NOISE_DIM))
+    noise = np.empty((len(power), NOISE_DIM), np.float32)
     z: np.ndarray = settings.truncation * truncnorm.rvs(
         -NOISE_BOUND, NOISE_BOUND, size=NOISE_DIM, random_state=rng
     )
