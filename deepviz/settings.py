@@ -20,6 +20,7 @@ MAX_CLASSES = 12  # one for each pitch of the chromagram
 NUM_IMAGENET_CLASSES = 1000
 FRAME_LENGTH_STEP = 64  # the constant-Q transform halves the hop once for each of its 7 octaves
 MAX_VIDEO_SIDE = 8192  # pixels; beyond it no common H.264 decoder plays the file
+SONG_MARK = "{song}"  # in --output_file: the song's name without its suffix
 OUTPUT_SUFFIXES = (".mp4", ".png")
 
 GROUPS = {
@@ -64,9 +65,11 @@ class Settings:
 
     song: str = field(
         metadata={
-            "help": "audio file: wav, flac, ogg, mp3, or anything else that ffmpeg reads",
+            "help": "audio file: wav, flac, ogg, mp3, or anything else that ffmpeg reads; "
+            "several, or folders of them, are rendered one after the other",
             "group": "song",
             "metavar": "FILE",
+            "several": True,
         }
     )
     start: float = _setting(
@@ -188,19 +191,27 @@ class Settings:
         metavar="SAMPLES",
     )
 
-    batch_size: int = _setting(
-        30,
+    batch_size: int | None = _setting(
+        None,
         "frames painted at a time; fewer need less memory",
         "speed",
         low=1,
         high=4096,
         metavar="N",
+        shown="30, on a GPU as many as fit its free memory",
     )
     device: str = _setting(
         "auto",
         "where the network runs: auto, cpu, cuda or cuda:N",
         "speed",
         pattern=r"auto|cpu|cuda(:\d+)?",
+    )
+    precision: str = _setting(
+        "auto",
+        "BigGAN-deep's arithmetic; auto takes half precision on a GPU where no eye sees it, else "
+        "float32",
+        "speed",
+        choices=("auto", "float32", "float16", "bfloat16"),
     )
 
     encoder: str = _setting(
@@ -228,9 +239,13 @@ class Settings:
 
     output_file: str = _setting(
         "output.mp4",
-        "file to write: .mp4 is the video, .png a contact sheet to judge settings in seconds",
+        "file to write: .mp4 is the video, .png a contact sheet to judge settings in seconds; "
+        "{song} in it stands for the song's name",
         "output",
         metavar="FILE",
+    )
+    overwrite: bool = _setting(
+        False, "of several songs, also render those again that these settings made before", "output"
     )
     scaling: int = _setting(
         1,
@@ -283,6 +298,11 @@ def describe_default(spec: Field[Any]) -> str:
     if not isinstance(spec.default, (int, float, str)) or isinstance(spec.default, bool):
         return ""
     return _plain(spec.default)
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting by its name."""
+    return next(spec.default for spec in fields(Settings) if spec.name == name)
 
 
 def value_type(spec: Field[Any]) -> type:
@@ -371,6 +391,11 @@ def _check_together(s: Settings) -> None:
         )
     if s.model == "cppn" and s.weights is not None:
         raise SettingsError("--weights and --model cppn contradict each other: cppn needs none")
+    if s.model == "cppn" and s.precision != "auto":
+        raise SettingsError(
+            f"--precision {s.precision} and --model cppn contradict each other: cppn computes in "
+            "float32 alone"
+        )
     if s.use_disk and s.save_only:
         raise SettingsError("-d writes frames and -s only reads them: give one of them")
     suffix = Path(s.output_file).suffix.lower()

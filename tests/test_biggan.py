@@ -1,4 +1,4 @@
-"""BigGAN-deep paints the pictures of pytorch-pretrained-biggan, on either runtime."""
+"""BigGAN-deep paints the pictures of pytorch-pretrained-biggan, on either of a CPU's runtimes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from pytorch_pretrained_biggan.model import BigGANBatchNorm
 from safetensors.torch import save_file
 
 from deepviz.errors import WeightsError
-from deepviz.generators.biggan import BigGAN, EagerRuntime, load_biggan, pick_runtime, to_uint8
+from deepviz.generators.biggan import BigGAN, load_biggan, pick_runtime
 from deepviz.generators.biggan_folded import at_truncation, fold, upsampling_kernel
 from deepviz.generators.biggan_openvino import OpenVinoRuntime
+from deepviz.generators.biggan_runtime import to_uint8
+from deepviz.generators.biggan_torch import EagerRuntime
 from deepviz.generators.checkpoint import read_checkpoint
 from tests.checkpoints import make_checkpoint
 
 TOLERANCE = 1e-4  # in [-1, 1]; a step of the 8-bit colours is 80 times as large
 RUNTIMES = {
-    "openvino": lambda network: OpenVinoRuntime(network, batch=2),
-    "torch": lambda network: EagerRuntime(network, "cpu", batch=2),
+    "openvino": lambda network: OpenVinoRuntime(network, part=2),
+    "torch": lambda network: EagerRuntime(network, part=2),
 }
 STORED_EXACTLY = (0.1, 0.4, 1.0)  # the package divides these by its step without a remainder
 
@@ -145,7 +147,7 @@ def test_a_frame_does_not_depend_on_its_neighbours(checkpoint, resolution, runti
 def test_frames_are_rounded_from_a_fixed_range(checkpoint):
     network = ours(checkpoint(128)[0], 1.0, "openvino")
     noise, classes = some_input(3)
-    (frames,) = network.render([(noise, classes)])
+    frames = np.concatenate(list(network.render([(noise, classes)])))
     assert frames.dtype == np.uint8
     assert frames.flags.writeable
     exact = (network.paint(noise, classes).astype(np.float64) + 1) * 127.5
@@ -171,7 +173,7 @@ def test_frames_are_painted_as_they_are_asked_for_and_kept(checkpoint):
     assert asked == [3]
     before = first.copy()
     rest = list(stream)
-    assert [len(batch) for batch in rest] == [1, 2]
+    assert len(first) + sum(len(part) for part in rest) == 6
     assert np.array_equal(first, before)
 
 

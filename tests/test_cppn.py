@@ -10,6 +10,7 @@ import pytest
 from deepviz.generators import NOISE_DIM, NUM_CLASSES
 from deepviz.generators.cppn import load_cppn
 from deepviz.generators.cppn_scene import Scene, compose
+from deepviz.hardware import has_graphics_driver
 
 TWELVE = [3, 96, 207, 281, 340, 417, 514, 621, 701, 829, 933, 985]
 
@@ -38,9 +39,19 @@ def draw_classes(count, depth=1.0, seed=0):
     return class_vectors(*rows)
 
 
+def there_is_a_gpu():
+    if not has_graphics_driver():
+        return False
+    import torch  # as late as that, for the processes that a test starts
+
+    return torch.cuda.is_available()
+
+
+on_a_gpu = pytest.mark.skipif(not there_is_a_gpu(), reason="there is no GPU")
+
+
 def paint(noise, classes, resolution=64, device="cpu"):
-    (frames,) = load_cppn(resolution, device).render([(noise, classes)])
-    return frames
+    return np.concatenate(list(load_cppn(resolution, device).render([(noise, classes)])))
 
 
 def difference(a, b):
@@ -59,7 +70,10 @@ def test_any_even_size(resolution):
     assert "cpu" in generator.device
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu:0"], ids=["kernel", "torch"])
+DEVICES = ["cpu", "cpu:0", pytest.param("cuda", marks=on_a_gpu)]  # the kernel, and torch
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_frame_depends_on_its_own_row_alone(device):
     noise, classes = draw_noise(5), draw_classes(5)
     together = paint(noise, classes, device=device)
@@ -158,13 +172,29 @@ def test_a_larger_frame_is_the_same_picture():
         assert difference(small, reduced).max() < 8
 
 
-def test_torch_paints_what_the_kernel_paints():
-    for resolution in (130, 514):  # four points a pixel, and one
-        noise, classes = draw_noise(3), draw_classes(3)
-        kernel = paint(noise, classes, resolution).astype(int)
-        torch = paint(noise, classes, resolution, device="cpu:0")
-        assert np.abs(kernel - torch).mean() < 0.1
-        assert (np.abs(kernel - torch) > 2).mean() < 1e-3
+@pytest.mark.parametrize("device", DEVICES[1:])
+@pytest.mark.parametrize(("resolution", "count"), [(64, 19), (130, 3), (514, 3)])
+def test_torch_paints_what_the_kernel_paints(resolution, count, device):
+    # many frames in a tile, one, and a part of one; four points a pixel, and one
+    noise, classes = draw_noise(count), draw_classes(count)
+    kernel = paint(noise, classes, resolution).astype(int)
+    torch = paint(noise, classes, resolution, device)
+    assert np.abs(kernel - torch).mean() < 0.1
+    assert (np.abs(kernel - torch) > 2).mean() < 1e-3
+
+
+def test_torch_paints_batches_of_any_size_in_order():
+    noise, classes = draw_noise(6), draw_classes(6)
+    batches = [(noise[i:j], classes[i:j]) for i, j in ((0, 1), (1, 4), (4, 6))]
+    frames = list(load_cppn(64, "cpu:0").render(batches))
+    assert [len(batch) for batch in frames] == [1, 3, 2]
+    expected = paint(noise, classes, device="cpu:0")
+    np.testing.assert_array_equal(np.concatenate(frames), expected)
+
+
+def test_a_gpu_is_handed_fewer_of_larger_frames():
+    sizes = [load_cppn(resolution, "cpu:0").batch_size for resolution in (256, 2048, 4096)]
+    assert sizes == [30, 10, 2]
 
 
 def test_a_scene_holds_only_numbers():

@@ -52,6 +52,24 @@ def test_the_batch_size_does_not_change_a_frame(checkpoint):
     assert np.abs(painted[0].astype(int) - painted[1]).max() <= 1  # another size of micro-batch
 
 
+def test_a_cpu_is_handed_30_frames_at_a_time(checkpoint):
+    settings = {"song": "x", "resolution": 128, "device": "cpu"}
+    for chosen in ({"model": "cppn"}, {"weights": checkpoint}):
+        assert generators.load_generator(Settings(**settings, **chosen)).batch_size == 30
+
+
+def test_a_precision_named_by_hand_is_taken_and_shown(checkpoint):
+    settings = {"song": "x", "weights": checkpoint, "resolution": 128, "device": "cpu"}
+    default = generators.load_generator(Settings(**settings))
+    half = generators.load_generator(Settings(**settings, precision="bfloat16"))
+    assert "float" not in default.device
+    assert "bfloat16" in half.device
+    noise = np.random.default_rng(0).normal(size=(2, 128)).astype(np.float32)
+    class_vectors = np.eye(1000, dtype=np.float32)[:2]
+    difference = default.paint(noise, class_vectors) - half.paint(noise, class_vectors)
+    assert 1e-4 < np.abs(difference).mean() < 0.02
+
+
 def test_without_weights_the_built_in_network_paints_and_says_why(no_network, caplog):
     generator = generators.load_generator(Settings(song="x", resolution=256))
     assert generator.name == "cppn"

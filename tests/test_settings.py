@@ -23,7 +23,7 @@ def test_defaults_are_those_of_the_flag_reference():
     assert settings.frame_length == 512
     assert settings.truncation == 1
     assert settings.smooth_factor == 20
-    assert settings.batch_size == 30
+    assert settings.batch_size is None  # the generator's: test_generators.py
     assert not settings.use_previous_classes
     assert not settings.use_previous_vectors
     assert settings.output_file == "output.mp4"
@@ -65,6 +65,7 @@ def test_defaults_are_those_of_the_flag_reference():
         ("seed", -1),
         ("model", "stylegan"),
         ("device", "tpu"),
+        ("precision", "float8"),
         ("use_disk", 2),
         ("output_file", "movie.avi"),
         ("output_file", "movie"),
@@ -84,6 +85,7 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(name, value):
         ("--classes", "--use_previous_vectors", {"classes": [1], "use_previous_vectors": True}),
         ("-d", "-s", {"use_disk": True, "save_only": True}),
         ("--weights", "--model cppn", {"weights": "folder", "model": "cppn"}),
+        ("--precision", "--model cppn", {"precision": "float16", "model": "cppn"}),
         ("--resolution", "BigGAN", {"resolution": 300, "model": "biggan-deep"}),
         ("--resolution", "--scaling", {"resolution": 4096, "scaling": 4}),
         ("-d", ".png", {"use_disk": True, "output_file": "x.png"}),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NOISE_DIM = 128  # units of a noise vector, as BigGAN-deep has them
 NUM_CLASSES = 1000  # ImageNet classes, the units of a class vector
+BATCH_SIZE = 30  # frames that a CPU is handed at a time
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Generator(Protocol):
     noise_dim: int
     num_classes: int
     device: str  #: what computes, in words for the plan, such as "cpu (2 threads)"
+    batch_size: int  #: how many frames it likes to be asked for at a time
+    fingerprint: str  #: changes whenever the frames of the same vectors would
 
     def render(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Paint batches of frames, in order, as a stream.
@@ -42,8 +45,9 @@ class Generator(Protocol):
 
         Yields
         ------
-        np.ndarray, uint8, shape = (B, resolution, resolution, 3)
-            RGB in host memory. It belongs to the caller: a generator never writes to it again.
+        np.ndarray, uint8, shape = (N, resolution, resolution, 3)
+            RGB in host memory, as many frames at a time as suit the generator: they may be fewer
+            than came in a batch. They belong to the caller: a generator never writes to them again.
         """
         ...
 
@@ -80,6 +84,7 @@ def load_generator(settings: Settings) -> Generator:
             weights=settings.weights,
             device=device,
             batch_size=settings.batch_size,
+            precision=settings.precision,
         )
     except WeightsError as error:
         if by_hand:

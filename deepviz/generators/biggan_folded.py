@@ -63,6 +63,7 @@ class FoldedNetwork:
     """
 
     side: int  #: height and width of a picture, pixels
+    truncation: float
     embedding: Tensor  #: shape = (num_classes, z_dim)
     first: Affine  #: the condition to the first feature map, shape = (4, 4, C) flattened
     norms: Affine  #: the condition to a and b of each norm, in order
@@ -90,6 +91,7 @@ def fold(checkpoint: Checkpoint, truncation: float) -> FoldedNetwork:
     blocks[-1] = _absorb_last_norm(blocks[-1], t, a, truncation)
     network = FoldedNetwork(
         side=a.output_dim,
+        truncation=truncation,
         embedding=t["embeddings.weight"].T,
         first=(t["gen_z.weight"].T, t["gen_z.bias"]),
         norms=(torch.cat([w for w, _ in norms], 1), torch.cat([b for _, b in norms])),

@@ -19,27 +19,43 @@ from deepviz.generators.biggan_folded import (
     Block,
     FoldedNetwork,
 )
+from deepviz.generators.biggan_runtime import CpuRuntime
 from deepviz.generators.checkpoint import FIRST_SIDE
 
 Node = Any  # of OpenVINO's graph; the package has no types
 
-COMPILE_OPTIONS = {
-    "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch: least memory, and as fast as streams
-    "INFERENCE_PRECISION_HINT": "f32",  # it would take bfloat16 where a CPU has it
-}
+# What OpenVINO calls a precision, as a hint and among the capabilities of a device.
+PRECISIONS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 
-class OpenVinoRuntime:
-    """Computes a folded network on the CPU, ``batch`` pictures in each call."""
+class OpenVinoRuntime(CpuRuntime):
+    """Computes a folded network on the CPU, ``part`` pictures at a time.
 
-    def __init__(self, network: FoldedNetwork, batch: int) -> None:
-        self.batch: int | None = batch
-        model = build_graph(network, batch)
-        compiled = openvino.Core().compile_model(model, "CPU", COMPILE_OPTIONS)
+    Raises
+    ------
+    RuntimeError
+        If this processor has no such precision, or OpenVINO cannot use it at all.
+    """
+
+    def __init__(self, network: FoldedNetwork, part: int, precision: str = "float32") -> None:
+        super().__init__(part)
+        core, name = openvino.Core(), PRECISIONS[precision]
+        # Asked all the same, OpenVINO would compute in another precision and not say so.
+        if name not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise RuntimeError(f"this processor has no {precision} arithmetic")
+        options = {
+            # all cores on one batch: least memory, and as fast as streams
+            "PERFORMANCE_HINT": "LATENCY",
+            # without it OpenVINO takes bfloat16 where a CPU has it
+            "INFERENCE_PRECISION_HINT": name.replace("FP", "F").lower(),
+        }
+        compiled = core.compile_model(build_graph(network, part), "CPU", options)
         self._request = compiled.create_infer_request()
-        self.device = f"cpu ({compiled.get_property('INFERENCE_NUM_THREADS')} threads, OpenVINO)"
+        words = [f"{compiled.get_property('INFERENCE_NUM_THREADS')} threads", "OpenVINO"]
+        words += [precision] if precision != "float32" else []
+        self.device = f"cpu ({', '.join(words)})"
 
-    def __call__(self, condition: np.ndarray) -> Tensor:
+    def _compute(self, condition: np.ndarray) -> Tensor:
         self._request.infer([condition])
         return torch.from_numpy(self._request.get_output_tensor().data)
 

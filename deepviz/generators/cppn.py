@@ -13,9 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from deepviz.generators import NOISE_DIM, NUM_CLASSES
+from deepviz.generators import BATCH_SIZE, NOISE_DIM, NUM_CLASSES
 from deepviz.generators.cppn_scene import compose
 from deepviz.hardware import count_cores
+
+# Frames of a batch on a GPU, in bytes: 10 at 2048. Each is held four times on its way to the host,
+# and more than a GPU is busy with for a tenth of a second only keep the encoder waiting.
+GPU_BATCH_BYTES = 128 << 20
+CPU_PIXELS = 1 << 20  # painted at a time on a CPU, a quarter of a second's work on two cores
+VERSION = 1  # to be raised when the same vectors get other pictures
 
 
 class CPPN:
@@ -35,23 +41,35 @@ class CPPN:
     def __init__(self, resolution: int, device: str = "cpu") -> None:
         self.name = "cppn"
         self.resolution = resolution
-        self.device = f"cpu ({count_cores()} threads)" if device == "cpu" else device
+        self.fingerprint = f"cppn {VERSION} {resolution} {device}"
         self._torch_device = None if device == "cpu" else device
+        if self._torch_device is None:
+            self.device = f"cpu ({count_cores()} threads)"
+            self.batch_size = BATCH_SIZE
+        else:
+            import torch
+
+            from deepviz.generators.gpu import describe_device
+
+            self.device = describe_device(torch.device(device))
+            self.batch_size = max(1, min(BATCH_SIZE, GPU_BATCH_BYTES // (3 * resolution**2)))
 
     def render(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Paint batches of frames, in order; see :class:`deepviz.generators.Generator`."""
-        with ThreadPoolExecutor(count_cores()) as threads:
-            for noise, class_vectors in batches:
-                # Row by row: a product of the whole batch may round a row by its neighbours.
-                scenes = [compose(*row) for row in zip(noise, class_vectors, strict=True)]
-                if self._torch_device is None:
-                    from deepviz.generators import cppn_kernel
+        # Row by row: a product of the whole batch may round a row by its neighbours.
+        scenes = ([compose(*row) for row in zip(*batch, strict=True)] for batch in batches)
+        if self._torch_device is None:
+            from deepviz.generators import cppn_kernel
 
-                    yield cppn_kernel.paint(scenes, self.resolution, threads)
-                else:
-                    from deepviz.generators import cppn_torch
+            step = max(1, CPU_PIXELS // self.resolution**2)
+            with ThreadPoolExecutor(count_cores()) as threads:
+                for some in scenes:
+                    for i in range(0, len(some), step):
+                        yield cppn_kernel.paint(some[i : i + step], self.resolution, threads)
+        else:
+            from deepviz.generators import cppn_torch
 
-                    yield cppn_torch.paint(scenes, self.resolution, self._torch_device)
+            yield from cppn_torch.render(scenes, self.resolution, self._torch_device)
 
 
 def load_cppn(resolution: int, device: str = "cpu") -> CPPN:
