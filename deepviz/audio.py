@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from tqdm import tqdm
 
 from deepviz.errors import SongError
 
@@ -26,6 +27,7 @@ TUNING_HOP = N_FFT // 4  # samples between the windows in which the tuning is es
 CHROMA_BINS = 36  # bins an octave of the constant-Q transform under the chromagram
 BLOCK_SECONDS = 20.0  # analysed at a time: shorter ones spend more on their surroundings
 CONTEXT_SECONDS = 2.0  # around a block: four times the longest filter, that of C1 (0.5 s)
+LONG_SONG = 9  # blocks, 3 minutes; analysing them takes long enough for a progress bar
 SHORTEST_BLOCK = 1 << 17  # samples, 6 s: twice the longest window after 6 halvings of the rate
 AU_HEADER = struct.Struct(">4s5I")  # magic, offset and size of the data, encoding, rate, channels
 READ_FRAMES = 1 << 18  # samples decoded at a time, 6 s at 44.1 kHz
@@ -215,7 +217,8 @@ def analyse(
     tuning = _estimate_tuning(waveform, block_seconds)
     chroma = np.zeros((frames, len(PITCHES)), np.float32)
     power = np.zeros(frames)
-    for block, rows, wanted in _blocks(waveform, frames, frame_length, block_seconds):
+    blocks = _blocks(waveform, frames, frame_length, block_seconds, "pitches")
+    for block, rows, wanted in blocks:
         chroma[rows], power[rows] = (
             values[wanted] for values in _analyse_block(block, frame_length, tuning)
         )
@@ -227,13 +230,16 @@ def analyse(
 
 
 def _blocks(
-    waveform: np.ndarray, frames: int, hop: int, block_seconds: float
+    waveform: np.ndarray, frames: int, hop: int, block_seconds: float, label: str
 ) -> Iterator[tuple[np.ndarray, slice, slice]]:
     """Pieces of a waveform with their surroundings: samples, the frames that the piece stands for,
     and where those are among the frames that lie in the samples."""
     context = -(-int(CONTEXT_SECONDS * SAMPLE_RATE) // hop)
     step = max(1, int(block_seconds * SAMPLE_RATE / hop))
-    for start in range(0, frames, step):
+    starts = range(0, frames, step)
+    # disable=None: no bar where there is no terminal; and none for a song that is soon done
+    quiet = True if len(starts) < LONG_SONG else None
+    for start in tqdm(starts, desc=label, unit="block", leave=False, disable=quiet):
         stop = min(start + step, frames)
         first = max(0, min(start - context, stop - SHORTEST_BLOCK // hop - 2))
         block = waveform[first * hop : (stop + context) * hop]
@@ -262,7 +268,7 @@ def _estimate_tuning(waveform: np.ndarray, block_seconds: float) -> float:
 
     pitches, magnitudes = [], []
     frames = 1 + len(waveform) // TUNING_HOP
-    for block, _, wanted in _blocks(waveform, frames, TUNING_HOP, block_seconds):
+    for block, _, wanted in _blocks(waveform, frames, TUNING_HOP, block_seconds, "tuning"):
         pitch, magnitude = librosa.piptrack(
             y=block, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=TUNING_HOP
         )

@@ -25,6 +25,10 @@ class PreviousRunError(DeepvizError):
     """An earlier run was asked for that does not exist, or does not fit these settings."""
 
 
+class RunningError(DeepvizError):
+    """Another run is at work on the same song."""
+
+
 class FramesError(DeepvizError):
     """Frames are missing on disk, or cannot be made or kept."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ PNG_COMPRESSION = 1  # of 9: a third larger than the best, and five times as fas
 MISSING_SHOWN = 5  # runs of missing frames that an error names
 
 AHEAD_BYTES = 64 << 20  # of frames waiting for the encoder: 85 at 512, more than any hiccup needs
+STOP_PATIENCE = 1.0  # seconds that a run which stops waits for the frame in work
 STOP_CHECK = 0.1  # seconds after which a waiting thread looks whether it is still wanted
 
 log = logging.getLogger(__name__)
@@ -80,11 +82,13 @@ def _batches(
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, torch on the CPU ("can't allocate memory") or CUDA ran out of memory."""
+    """Whether numpy, torch on the CPU ("can't allocate memory") or CUDA ran out of memory, of its
+    own or of what the host pins for its copies ("CUDA error: out of memory")."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
+        or "CUDA error: out of memory" in str(error)
     )
 
 
@@ -102,6 +106,54 @@ def keep_frames(
         except OSError as error:
             raise FramesError(f"frame {number} cannot be written to {folder}: {error}") from error
         yield frame
+
+
+def find_missing(folder: Path, numbers: Sequence[int], side: int) -> list[int]:
+    """Which of a run's frames are not in its folder, whole and of the right size."""
+    stored = {path.name for path in folder.iterdir()}
+    return [
+        number
+        for number in numbers
+        if frame_path(folder, number).name not in stored
+        or not _is_whole(frame_path(folder, number), side)
+    ]
+
+
+def _is_whole(path: Path, side: int) -> bool:
+    """Whether a PNG has all its parts, by their checksums, without unpacking it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+            return image.size == (side, side) and image.mode == "RGB"
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def check_space(folder: Path, count: int, side: int) -> None:
+    """Find out before the first frame whether all of them will fit on the disk.
+
+    Raises
+    ------
+    FramesError
+        If they would not, were they as large as uncompressed ones.
+    """
+    needed, free = count * side * side * 3, shutil.disk_usage(folder).free
+    if needed > free:
+        raise FramesError(
+            f"-d may need {needed / 1e9:.1f} GB for {count} frames, and {folder} has "
+            f"{free / 1e9:.1f} GB left; make room, name another --work_dir, or go without -d"
+        )
+
+
+def fill_in(
+    painted: Iterator[np.ndarray], missing: Sequence[int], numbers: Sequence[int], folder: Path
+) -> Iterator[np.ndarray]:
+    """All frames in order: the missing ones as they are painted, the others from the folder."""
+    absent = set(missing)
+    for number in numbers:
+        yield next(painted) if number in absent else _read_frame(frame_path(folder, number))
 
 
 def read_frames(folder: Path, numbers: Sequence[int]) -> Iterator[np.ndarray]:
@@ -193,7 +245,8 @@ def run_ahead(frames: Iterable[np.ndarray], budget: int = AHEAD_BYTES) -> Iterat
             yield item
     finally:
         stopped.set()
-        thread.join()
+        # It ends with the frame in work. A daemon, it cannot hold up the end of an interrupted run.
+        thread.join(STOP_PATIENCE)
 
 
 def scale_frames(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:

@@ -7,27 +7,54 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from deepviz import audio, classes, frames, generators, runs, sheet, vectors, video
+from deepviz import audio, classes, frames, generators, plan, runs, sheet, vectors, video
 from deepviz.errors import SettingsError, VideoError
-from deepviz.settings import BIGGAN_RESOLUTIONS, Settings
+from deepviz.settings import SONG_MARK, Settings
 
 SEED_BITS = 31  # of a seed that we draw: short enough to be typed again
-LONG_WAIT = 600  # seconds; over this the plan says what would shorten it
 
 log = logging.getLogger(__name__)
 
 
-def render(settings: Settings) -> Path:
+@dataclass(frozen=True)
+class Job:
+    """One song on its way to one file."""
+
+    settings: Settings
+    target: Path
+    folder: Path  #: what the work folder remembers of the song
+    samples: int  #: of the song, at ``audio.SAMPLE_RATE``
+    shown: range  #: the part of the song's frames that was asked for
+    numbers: Sequence[int]  #: the frames to paint: all of ``shown``, or some for a contact sheet
+
+    @property
+    def fps(self) -> Fraction:
+        return audio.frame_rate(self.settings.frame_length)
+
+    @property
+    def is_sheet(self) -> bool:
+        return self.target.suffix.lower() == ".png"
+
+
+def render(
+    settings: Settings,
+    load_generator: Callable[[Settings], generators.Generator] | None = None,
+) -> Path:
     """Make the video, or the contact sheet, that ``settings`` ask for.
 
     Progress and the plan go to the logger ``deepviz`` and, on a terminal, to progress bars.
+
+    Parameters
+    ----------
+    load_generator : callable, optional
+        In place of :func:`deepviz.generators.load_generator`, to share one between songs.
 
     Returns
     -------
@@ -40,49 +67,62 @@ def render(settings: Settings) -> Path:
         With a message for the user: see :mod:`deepviz.errors`.
     """
     began = time.monotonic()
-    target = Path(settings.output_file)
-    _check_target(target)
+    target = target_of(settings)
+    _check_target(target, Path(settings.song))
     waveform = audio.load_waveform(settings.song)
-    fps = audio.frame_rate(settings.frame_length)
-    samples = len(waveform)
-    in_song = audio.count_frames(samples, settings.frame_length)
-    shown = _choose_part(settings, in_song, fps)
-    is_sheet = target.suffix.lower() == ".png"
-    numbers = sheet.choose_frames(shown) if is_sheet else shown
-    _announce_song(settings, samples, numbers, fps)
-
-    folder = runs.song_folder(settings.work_dir, settings.song)
-    features = None
-    if is_sheet or not (settings.save_only or settings.use_previous_vectors):
-        features = audio.analyse(waveform, settings.frame_length)
-    del waveform  # a third of a gigabyte an hour, which the frames can use
-    if settings.save_only:
-        stored = runs.stored_frames(folder, settings.frame_length)
-        stream = frames.read_frames(stored, numbers)
-    else:
-        stream = _paint(settings, features, in_song, folder, numbers)
-    stream = frames.run_ahead(frames.scale_frames(stream, settings.scaling))
-    stream = _with_progress(stream, len(numbers))
-
-    if is_sheet:
-        assert features is not None
-        _write_sheet(stream, target, numbers, shown, features, fps)
-    else:
-        _write_video(stream, target, settings, shown, samples, fps)
-    _announce_end(target, len(numbers), None if is_sheet else fps, time.monotonic() - began)
+    job = _make_job(settings, target, len(waveform))
+    plan.announce_song(settings, job.samples / audio.SAMPLE_RATE, len(job.numbers), job.fps)
+    with runs.lock(job.folder):
+        features = None
+        if job.is_sheet or not (settings.save_only or settings.use_previous_vectors):
+            features = audio.analyse(waveform, settings.frame_length)
+        del waveform  # a third of a gigabyte an hour, which the frames can use
+        if settings.save_only:
+            stored = runs.stored_frames(job.folder, settings.frame_length)
+            _write(job, frames.read_frames(stored, job.numbers), features)
+        else:
+            _paint_and_write(job, features, load_generator or generators.load_generator)
+    runs.remember_output(job.folder, target, settings)
+    made = None if job.is_sheet else job.fps
+    plan.announce_end(target, len(job.numbers), made, time.monotonic() - began)
     return target
 
 
-def _check_target(target: Path) -> None:
+def target_of(settings: Settings) -> Path:
+    """The file that ``--output_file`` names for the song."""
+    return Path(settings.output_file.replace(SONG_MARK, Path(settings.song).stem))
+
+
+def _check_target(target: Path, song: Path) -> None:
     """Find out before hours of work whether the output can be written."""
-    if target.is_dir():
+    try:
+        is_folder, has_folder = target.is_dir(), target.parent.is_dir()
+    except OSError as error:  # a name longer than the file system takes
+        raise VideoError(f"--output_file {target}: {error.strerror}") from error
+    if is_folder:
         raise VideoError(f"--output_file {target} is a folder; name a file")
-    if not target.parent.is_dir():
+    if target.exists() and song.exists() and target.samefile(song):
+        raise VideoError(f"--output_file {target} is the song itself; name another file")
+    if not has_folder:
         raise VideoError(
             f"--output_file {target}: there is no folder {target.parent}; make it first"
         )
     if not os.access(target.parent, os.W_OK):
         raise VideoError(f"--output_file {target}: nothing can be written to {target.parent}")
+
+
+def _make_job(settings: Settings, target: Path, samples: int) -> Job:
+    in_song = audio.count_frames(samples, settings.frame_length)
+    shown = _choose_part(settings, in_song, audio.frame_rate(settings.frame_length))
+    is_sheet = target.suffix.lower() == ".png"
+    return Job(
+        settings,
+        target,
+        runs.song_folder(settings.work_dir, settings.song),
+        samples,
+        shown,
+        sheet.choose_frames(shown) if is_sheet else shown,
+    )
 
 
 def _choose_part(settings: Settings, in_song: int, fps: Fraction) -> range:
@@ -99,40 +139,59 @@ def _choose_part(settings: Settings, in_song: int, fps: Fraction) -> range:
     return range(first, min(first + count, in_song))
 
 
-def _paint(
-    settings: Settings,
+def _paint_and_write(
+    job: Job,
     features: audio.Features | None,
-    in_song: int,
-    folder: Path,
-    numbers: Sequence[int],
-) -> Iterator[np.ndarray]:
-    """A stream of painted frames; what it takes to paint them again is remembered first."""
-    if settings.use_previous_vectors:
-        run = runs.previous_run(folder)
-        settings, seed = runs.adopt_run(settings, run), run.seed
-        shown = vectors.load_vectors(folder / runs.VECTORS_FILE, in_song)
+    load_generator: Callable[[Settings], generators.Generator],
+) -> None:
+    settings, seed, shown = _compose(job, features)
+    generator = load_generator(settings)
+    names = [f"{number} {classes.class_name(number)}" for number in shown.classes]
+    plan.announce_look(generator.name, generator.device, names, seed)
+    picture = runs.describe_picture(generator.fingerprint, vectors.digest(shown))
+    run = runs.new_run(job.settings, seed, shown.classes, generator.name, picture)
+    if not settings.use_disk:
+        _write(job, _paint(job, generator, shown, job.numbers), features)
     else:
-        assert features is not None
-        seed = secrets.randbits(SEED_BITS) if settings.seed is None else settings.seed
-        shown = vectors.make_vectors(
-            features.pitches.values,
-            features.power,
-            features.onset,
-            _choose_classes(settings, folder, seed),
-            settings,
-            seed,
-        )
-    generator = generators.load_generator(settings)
-    _announce_look(generator, settings, shown, seed)
+        kept, reason = runs.begin_frames(job.folder, run)
+        if reason:
+            log.info("fresh     the frames kept of an earlier run are not this one's: %s", reason)
+        _write(job, _paint_missing(job, generator, shown, kept), features)
+        runs.write_run(kept, run.as_finished())
+    vectors.save_vectors(shown, runs.make_folder(job.folder) / runs.VECTORS_FILE)
+    runs.write_run(job.folder, run.as_finished(settings))
 
-    runs.make_folder(folder)
-    vectors.save_vectors(shown, folder / runs.VECTORS_FILE)
-    runs.save_run(folder, settings, seed, shown.classes, generator.name)
-    stream = frames.render_frames(shown, generator, numbers, settings.batch_size)
-    stream = _with_estimate(stream, len(numbers), settings)
-    if settings.use_disk:
-        stream = frames.keep_frames(stream, numbers, runs.begin_frames(folder))
-    return stream
+
+def _compose(job: Job, features: audio.Features | None) -> tuple[Settings, int, vectors.Vectors]:
+    """The vectors of the whole song, with the seed that they came from, and the settings: with
+    ``--use_previous_vectors`` those that shaped them then."""
+    settings = job.settings
+    if settings.use_previous_vectors:
+        run = runs.previous_run(job.folder)
+        settings = runs.adopt_run(settings, run)
+        in_song = audio.count_frames(job.samples, settings.frame_length)
+        shown = vectors.load_vectors(job.folder / runs.VECTORS_FILE, in_song)
+        return settings, run.seed, shown
+    assert features is not None
+    seed = _choose_seed(job)
+    shown = vectors.make_vectors(
+        features.pitches.values,
+        features.power,
+        features.onset,
+        _choose_classes(settings, job.folder, seed),
+        settings,
+        seed,
+    )
+    return settings, seed, shown
+
+
+def _choose_seed(job: Job) -> int:
+    """The seed that was given, else that of the run with ``-d`` to go on with, else a fresh one."""
+    if job.settings.seed is not None:
+        return job.settings.seed
+    if job.settings.use_disk and (run := runs.unfinished_run(job.folder, job.settings)):
+        return run.seed
+    return secrets.randbits(SEED_BITS)
 
 
 def _choose_classes(settings: Settings, folder: Path, seed: int) -> np.ndarray:
@@ -149,119 +208,45 @@ def _choose_classes(settings: Settings, folder: Path, seed: int) -> np.ndarray:
     return classes.draw_classes(settings.class_count, seed)
 
 
-def _write_video(
-    stream: Iterable[np.ndarray],
-    target: Path,
-    settings: Settings,
-    shown: range,
-    samples: int,
-    fps: Fraction,
-) -> None:
-    end = min(shown.stop / fps, Fraction(samples, audio.SAMPLE_RATE))
-    sound = video.Sound(Path(settings.song), shown.start / fps, end)
-    encoder = video.pick_encoder(settings.encoder, settings.resolution * settings.scaling)
-    video.write_video(stream, target, fps=fps, sound=sound, encoder=encoder)
+def _paint(
+    job: Job, generator: generators.Generator, shown: vectors.Vectors, numbers: Sequence[int]
+) -> Iterator[np.ndarray]:
+    batch_size = job.settings.batch_size or generator.batch_size
+    stream = frames.render_frames(shown, generator, numbers, batch_size)
+    return plan.with_estimate(stream, len(numbers), job.settings, batch_size)
 
 
-def _write_sheet(
-    stream: Iterable[np.ndarray],
-    target: Path,
-    numbers: Sequence[int],
-    shown: range,
-    features: audio.Features,
-    fps: Fraction,
-) -> None:
-    part = slice(shown.start, shown.stop)
+def _paint_missing(
+    job: Job, generator: generators.Generator, shown: vectors.Vectors, kept: Path
+) -> Iterator[np.ndarray]:
+    """All frames of a run with ``-d``: those that are there and whole are read, not painted."""
+    missing = frames.find_missing(kept, job.numbers, generator.resolution)
+    if len(missing) < len(job.numbers):
+        there = len(job.numbers) - len(missing)
+        log.info("resume    %d of %d frames are there already", there, len(job.numbers))
+    frames.check_space(kept, len(missing), generator.resolution)
+    painted = frames.keep_frames(_paint(job, generator, shown, missing), missing, kept)
+    return frames.fill_in(painted, missing, job.numbers, kept)
+
+
+def _write(job: Job, stream: Iterator[np.ndarray], features: audio.Features | None) -> None:
+    stream = frames.run_ahead(frames.scale_frames(stream, job.settings.scaling))
+    stream = plan.with_progress(stream, len(job.numbers))
+    if not job.is_sheet:
+        end = min(job.shown.stop / job.fps, Fraction(job.samples, audio.SAMPLE_RATE))
+        sound = video.Sound(Path(job.settings.song), job.shown.start / job.fps, end)
+        side = job.settings.resolution * job.settings.scaling
+        encoder = video.pick_encoder(job.settings.encoder, side)
+        video.write_video(stream, job.target, fps=job.fps, sound=sound, encoder=encoder)
+        return
+    assert features is not None
+    part = slice(job.shown.start, job.shown.stop)
     sheet.write_sheet(
         stream,
-        target,
-        labels=[format_time(number / fps) for number in numbers],
-        positions=[(number - shown.start) / len(shown) for number in numbers],
+        job.target,
+        labels=[plan.format_time(number / job.fps) for number in job.numbers],
+        positions=[(number - job.shown.start) / len(job.shown) for number in job.numbers],
         names=features.pitches.names,
         track=features.pitches.values[part],
         power=features.power[part],
     )
-
-
-def _announce_song(settings: Settings, samples: int, numbers: Sequence[int], fps: Fraction) -> None:
-    length = format_time(samples / audio.SAMPLE_RATE)
-    side = settings.resolution * settings.scaling
-    log.info("song      %s, %s", settings.song, length)
-    log.info("frames    %d at %.2f a second, %d by %d", len(numbers), fps, side, side)
-
-
-def _announce_look(
-    generator: generators.Generator, settings: Settings, shown: vectors.Vectors, seed: int
-) -> None:
-    log.info("model     %s on %s", generator.name, generator.device)
-    names = ", ".join(f"{number} {classes.class_name(number)}" for number in shown.classes)
-    log.info("classes   %s", names)
-    log.info("seed      %d", seed)
-
-
-def _with_estimate(
-    stream: Iterator[np.ndarray], count: int, settings: Settings
-) -> Iterator[np.ndarray]:
-    """Pass frames on; after the first batch say how long all of them will take."""
-    batch = min(settings.batch_size, count)
-    began = time.monotonic()
-    for index, frame in enumerate(stream):
-        if index == 0:
-            seconds = (time.monotonic() - began) * count / batch
-            log.info("estimate  %s", format_duration(seconds))
-            if seconds > LONG_WAIT:
-                log.info("          shorter with: %s", _what_shortens(settings))
-        yield frame
-
-
-def _what_shortens(settings: Settings) -> str:
-    hints = [
-        f"--frame_length {settings.frame_length * 2} (half the frames)",
-        "--duration (a trial first)",
-    ]
-    if settings.resolution > min(BIGGAN_RESOLUTIONS):
-        hints.insert(0, f"--resolution {min(BIGGAN_RESOLUTIONS)}")
-    if settings.device != "cuda":
-        hints.append("a machine with an NVIDIA GPU")
-    if settings.model != "cppn":
-        hints.append("--model cppn")
-    return ", ".join(hints)
-
-
-def _with_progress(stream: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    # disable=None: no bar where there is no terminal to draw it on
-    yield from tqdm(stream, total=count, desc="frames", unit="frame", disable=None, smoothing=0.1)
-
-
-def _announce_end(target: Path, count: int, fps: Fraction | None, seconds: float) -> None:
-    length = f"{format_time(count / fps)}, " if fps else ""
-    size = target.stat().st_size / 1e6
-    log.info("%s: %s%.1f MB, made in %s", target, length, size, format_duration(seconds))
-
-
-def format_time(seconds: float | Fraction) -> str:
-    """A moment as minutes, seconds and tenths.
-
-    Examples
-    --------
-    >>> format_time(65.25)
-    '1:05.2'
-    """
-    tenths = int(seconds * 10)
-    return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
-
-
-def format_duration(seconds: float) -> str:
-    """A time span in the two largest units that it fills.
-
-    Examples
-    --------
-    >>> format_duration(3725)
-    '1 h 2 min'
-    """
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole} s"

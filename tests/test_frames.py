@@ -13,6 +13,7 @@ class Counting:
     """A generator that paints the first unit of the noise, and runs out of memory over a limit."""
 
     name, device, resolution, noise_dim, num_classes = "counting", "cpu", 2, 128, 1000
+    batch_size, fingerprint = 30, "counting"
 
     def __init__(self, limit: int = 1000, error: type[Exception] = MemoryError) -> None:
         self.limit, self.error = limit, error
