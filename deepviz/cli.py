@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from deepviz import __version__
@@ -22,7 +25,8 @@ from deepviz.settings import (
     value_type,
 )
 
-EXIT_FAILED, EXIT_FLAGS, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_SIGNAL = 128  # plus the signal's number, as a shell reports it
 
 DESCRIPTION = "Turn a song into a music video painted by a generative network."
 EXAMPLES = """examples:
@@ -40,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 done, 1 failed, 2 wrong flags, 130 interrupted.
+        Exit code: 0 done, 1 failed, 2 wrong flags, 130 interrupted, 143 told to end.
     """
     _tolerate_odd_names()
+    _end_cleanly_when_told()
     show_traceback = False
     try:
         flags = vars(build_parser().parse_args(arguments))
@@ -52,14 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _list_classes(wanted)
         if "song" not in flags:
             raise SettingsError("--song is missing: which audio file is to be shown?")
-        settings = Settings(**flags)
+        names = flags.pop("song")
+        settings = Settings(song=names[0], **flags)
         with _messages_to_screen():
-            from deepviz.pipeline import render
-
-            render(settings)
+            return _render(names, settings)
     except KeyboardInterrupt:
         print("deepviz: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Stopped as stopped:
+        print(f"deepviz: stopped by {stopped.signal.name}", file=sys.stderr)
+        return EXIT_SIGNAL + stopped.signal
     except Exception as error:
         if show_traceback:
             traceback.print_exc()
@@ -73,7 +80,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_FAILED
-    return 0
+
+
+class Stopped(BaseException):
+    """The system or another program told this one to end."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+
+
+def _end_cleanly_when_told() -> None:
+    """Make SIGTERM, and SIGHUP where it is not ignored, clean up as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,7 +147,7 @@ def _how_to_parse(spec: Any) -> dict[str, Any]:
         # 0 or 1, as the flags always were; without a value they mean 1
         return {"nargs": "?", "const": True, "type": _zero_or_one, "metavar": "0|1"}
     how: dict[str, Any] = {"type": kind}
-    if spec.metadata.get("many"):
+    if spec.metadata.get("many") or spec.metadata.get("several"):
         how["nargs"] = "+"
     if "choices" in spec.metadata:
         how["metavar"] = "{" + ",".join(spec.metadata["choices"]) + "}"
@@ -145,6 +172,19 @@ def _help(spec: Any) -> str:
         notes.append("required")
     text = spec.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
     return text.replace("%", "%%")
+
+
+def _render(names: Sequence[str], settings: Settings) -> int:
+    """Render one song, or several with a summary; the exit code."""
+    from deepviz.batch import find_songs, render_songs, summarise
+    from deepviz.pipeline import render
+
+    if len(names) == 1 and not Path(names[0]).is_dir():
+        render(settings)
+        return 0
+    outcomes = render_songs(find_songs(names), settings)
+    print("\n" + "\n".join(summarise(outcomes)))
+    return EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0
 
 
 def _list_classes(text: str) -> int:

@@ -55,7 +55,6 @@ def test_flags_of_zero_and_one_also_work_bare(folder, melody, capsys):
     [
         ([], 2, "--song is missing"),
         (["--song", "nowhere.mp3"], 1, "there is no song nowhere.mp3"),
-        (["--song", "."], 1, "is a folder"),
         (["--song", "text.mp3"], 1, "no song that can be decoded"),
         (["--song", "empty.wav"], 1, "empty file"),
         (["--song", "x.mp3", "--jitter", "2"], 2, "--jitter 2 is out of its range: 0 to 1"),
@@ -139,3 +138,10 @@ def test_a_fault_of_our_own_is_one_line_too(folder, melody, capsys, monkeypatch)
     assert err.count("\n") == 1
     assert "ZeroDivisionError: by mistake" in err
     assert "report" in err
+
+
+def test_a_long_wait_says_what_would_shorten_it(folder, melody, capsys, monkeypatch):
+    monkeypatch.setattr("deepviz.plan.LONG_WAIT", -1)
+    _, out, _ = run(capsys, "--song", melody, *TRIAL, "--resolution", "256")
+    for words in ("shorter with", "--resolution 128", "--frame_length 1024", "--duration"):
+        assert words in out
