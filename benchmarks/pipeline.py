@@ -9,7 +9,6 @@ random checkpoint is made: nothing is downloaded.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,8 @@ LENGTHS, QUICK_LENGTHS = (15, 60, 240), (5, 15)  # seconds of song
 STARTS = 3  # runs of a single frame, of which the median counts
 SEED = 3
 ENCODER_FRAMES = 256  # of the song, over and over: enough for motion, little enough for memory
-BOUND = 1.1  # times the slower part: what a run may take beside its start-up
+BOUND, START_UP = 1.1, 6  # what a run may take: so many times its slower part, and seconds
+POLL = 0.1  # seconds between two looks at the memory
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
                 rows.append(measure(folder, options.model, resolution, length))
                 print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     header = ["model", "size", "song", "frames", "start-up", "generator", "encoder", "whole run"]
-    print_table([*header, f"of {BOUND} × slower + start-up", "frames/s", "peak memory"], rows)
+    print_table([*header, f"of {BOUND} × slower + {START_UP} s", "frames/s", "peak memory"], rows)
 
 
 def measure(folder: Path, model: str, resolution: int, length: int) -> list[str]:
@@ -66,7 +66,7 @@ def measure(folder: Path, model: str, resolution: int, length: int) -> list[str]
     settings = Settings(song=str(song), **flags)
     count, painting, encoding = measure_parts(folder, settings)
     whole, memory = run_command(folder, song, flags)
-    bound = BOUND * max(painting, encoding) + start
+    bound = BOUND * max(painting, encoding) + START_UP
     return [
         model,
         str(resolution),
@@ -100,17 +100,44 @@ def checkpoint(folder: Path, resolution: int) -> Path:
 
 
 def run_command(folder: Path, song: Path, flags: dict[str, object]) -> tuple[float, int]:
-    """Wall time of the command in seconds, and the memory that it and its encoder took, bytes."""
+    """Wall time of the command in seconds, and the most memory that it took, bytes."""
     command = [sys.executable, str(ROOT / "visualize.py"), "--song", str(song)]
     for name, value in flags.items():
         command += [f"--{name}", str(value)]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for pid in (process.pid, *children_of(process.pid)):
+            peaks[pid] = max(peaks.get(pid, 0), peak_memory(pid))
+        time.sleep(POLL)
+    if process.returncode:
         raise SystemExit(f"{command} failed")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - began, usage.ru_maxrss * unit
+    return time.perf_counter() - began, sum(peaks.values())
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process has started: the encoder; Linux only."""
+    try:
+        return [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process has had in use, bytes; Linux only.
+
+    The system's own account of a process that has ended counts its parent's memory at its start.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(s.split()[1]) * 1024 for s in status.splitlines() if "VmHWM" in s), 0)
 
 
 def measure_parts(folder: Path, settings: Settings) -> tuple[int, float, float]:

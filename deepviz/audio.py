@@ -28,6 +28,8 @@ CHROMA_BINS = 36  # bins an octave of the constant-Q transform under the chromag
 BLOCK_SECONDS = 20.0  # analysed at a time: shorter ones spend more on their surroundings
 CONTEXT_SECONDS = 2.0  # around a block: four times the longest filter, that of C1 (0.5 s)
 LONG_SONG = 9  # blocks, 3 minutes; analysing them takes long enough for a progress bar
+RATES = (1_000, 1_000_000)  # Hz; a damaged header with less would make hours of a second
+LOUDEST = 100.0  # times full scale; beyond it a sample is damage, and its square no float32
 SHORTEST_BLOCK = 1 << 17  # samples, 6 s: twice the longest window after 6 halvings of the rate
 AU_HEADER = struct.Struct(">4s5I")  # magic, offset and size of the data, encoding, rate, channels
 READ_FRAMES = 1 << 18  # samples decoded at a time, 6 s at 44.1 kHz
@@ -120,7 +122,7 @@ def _decode_with_soundfile(path: Path) -> np.ndarray | None:
     try:
         with soundfile.SoundFile(path) as file:
             blocks = file.blocks(READ_FRAMES, dtype="float32", always_2d=True)
-            return _to_mono(blocks, file.samplerate)
+            return _to_mono(blocks, file.samplerate, path)
     except soundfile.LibsndfileError:
         return None
 
@@ -148,7 +150,7 @@ def _decode_with_ffmpeg(path: Path) -> np.ndarray:
             raise SongError(f"{path} is no song that can be decoded: {reason}")
         _, data_offset, _, _, rate, channels = AU_HEADER.unpack(header)
         process.stdout.read(data_offset - AU_HEADER.size)
-        return _to_mono(_read_samples(process.stdout, channels), rate)
+        return _to_mono(_read_samples(process.stdout, channels), rate, path)
 
 
 def _read_samples(stream: IO[bytes], channels: int) -> Iterator[np.ndarray]:
@@ -159,16 +161,19 @@ def _read_samples(stream: IO[bytes], channels: int) -> Iterator[np.ndarray]:
         yield np.frombuffer(data[:whole], ">f4").reshape(-1, channels)
 
 
-def _to_mono(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+def _to_mono(blocks: Iterable[np.ndarray], rate: int, path: Path) -> np.ndarray:
     """The mean of the channels at ``SAMPLE_RATE``, of blocks of shape = (samples, channels)."""
     import soxr
 
+    if not RATES[0] <= rate <= RATES[1]:
+        raise SongError(f"{path} is damaged, or no song: it claims a sample rate of {rate} Hz")
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     pieces: deque[np.ndarray] = deque()
     samples = 0
     for block in blocks:
         samples += len(block)
-        mono = np.nan_to_num(block.mean(axis=1, dtype=np.float32), posinf=1.0, neginf=-1.0)
+        mono = np.nan_to_num(block.mean(axis=1, dtype=np.float64))
+        mono = np.clip(mono, -LOUDEST, LOUDEST).astype(np.float32)
         pieces.append(resampler.resample_chunk(mono))
     pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     # The filter's tail may be a sample more or less than the song: the song's length counts.

@@ -16,6 +16,7 @@ from typing import Any
 from deepviz.errors import SettingsError
 
 BIGGAN_RESOLUTIONS = (128, 256, 512)  # the sizes for which BigGAN-deep was trained and released
+LONGEST = 86_400  # seconds, a day
 MAX_CLASSES = 12  # one for each pitch of the chromagram
 NUM_IMAGENET_CLASSES = 1000
 FRAME_LENGTH_STEP = 64  # the constant-Q transform halves the hop once for each of its 7 octaves
@@ -73,13 +74,19 @@ class Settings:
         }
     )
     start: float = _setting(
-        0.0, "where in the song the video begins, in seconds", "song", low=0, metavar="SECONDS"
+        0.0,
+        "where in the song the video begins, in seconds",
+        "song",
+        low=0,
+        high=LONGEST,
+        metavar="SECONDS",
     )
     duration: float | None = _setting(
         None,
         "length of the video in seconds, for a short trial",
         "song",
         above=0,
+        high=LONGEST,
         metavar="SECONDS",
         shown="to the end of the song",
     )
@@ -167,6 +174,7 @@ class Settings:
         "how fast the forms follow loudness and rhythm; 0.05 to 0.8 is recommended",
         "motion",
         low=0,
+        high=10,
     )
     jitter: float = _setting(
         0.5,
@@ -180,6 +188,7 @@ class Settings:
         "frames over which class changes are averaged; 10 to 30 is recommended, fast music less",
         "motion",
         above=0,
+        high=10_000,
     )
     frame_length: int = _setting(
         512,
@@ -280,10 +289,8 @@ def describe_range(spec: Field[Any]) -> str:
     words = ""
     if "low" in meta and "high" in meta:
         words = f"{_plain(meta['low'])} to {_plain(meta['high'])}"
-    elif "low" in meta:
-        words = f"{_plain(meta['low'])} or more"
     elif "above" in meta:
-        words = f"above {_plain(meta['above'])}"
+        words = f"above {_plain(meta['above'])}, up to {_plain(meta['high'])}"
     if meta.get("step", 1) == 2:
         words += ", even"
     elif "step" in meta:

@@ -151,15 +151,19 @@ def _encoder_options(fps: Fraction, sound: Sound) -> list[str]:
         f"settb={fps.denominator}/{fps.numerator},setpts=N,"
         "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
     )
-    count_samples = "asetpts=N/SR/TB"
-    cut = f"atrim=start={float(sound.start):.6f}:end={float(sound.end):.6f}"
+    # Whole numbers on the way: AAC takes no NaN. A file that is cut off ends in silence.
+    heard = (
+        "aformat=sample_fmts=s32,asetpts=N/SR/TB,"
+        f"apad=whole_dur={float(sound.end):.6f},"
+        f"atrim=start={float(sound.start):.6f}:end={float(sound.end):.6f},asetpts=N/SR/TB"
+    )
     return [
         *("-hide_banner", "-loglevel", "error", "-nostats"),
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "1", "-map_chapters", "-1"),
         *("-vf", picture, "-r", rate, "-pix_fmt", "yuv420p"),
         *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
         *("-color_range", "tv"),
-        *("-af", f"{count_samples},{cut},{count_samples}", "-b:a", AUDIO_BITRATE),
+        *("-af", heard, "-b:a", AUDIO_BITRATE),
         *("-movflags", "+faststart", "-f", "mp4"),
     ]
 
