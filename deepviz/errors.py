@@ -35,3 +35,22 @@ class FramesError(DeepvizError):
 
 class VideoError(DeepvizError):
     """The video or the contact sheet cannot be written."""
+
+
+# What libraries say that raise a plain RuntimeError: torch, CUDA, OpenVINO.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "bad_alloc",
+    "bad allocation",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: numpy's, torch's or OpenVINO's on the CPU, a graphics card's, or
+    what the host pins for copies from it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error) for words in OUT_OF_MEMORY)
+    )

@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepviz.errors import FramesError
+from deepviz.errors import FramesError, is_out_of_memory
 from deepviz.files import whole_file
 
 if TYPE_CHECKING:
     from deepviz.generators import Generator
     from deepviz.vectors import Vectors
 
+# What libraries say that raise a plain RuntimeError: torch, CUDA, OpenVINO.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "bad_alloc",
+    "bad allocation",
+)
 PNG_COMPRESSION = 1  # of 9: a third larger than the best, and five times as fast to write
 MISSING_SHOWN = 5  # runs of missing frames that an error names
 
@@ -54,7 +61,7 @@ def render_frames(
     FramesError
         If not even a single frame fits into memory.
     """
-    delivered = 0
+    delivered, warned = 0, False
     while delivered < len(numbers):
         batches = _batches(vectors, generator.num_classes, numbers[delivered:], batch_size)
         try:
@@ -62,7 +69,7 @@ def render_frames(
                 delivered += len(batch)
                 yield from batch
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if batch_size == 1:
                 raise FramesError(
@@ -70,7 +77,9 @@ def render_frames(
                     "memory there is; take a smaller one, or --model cppn"
                 ) from error
             batch_size //= 2
-            log.warning("out of memory: going on with --batch_size %d", batch_size)
+            if not warned:
+                log.warning("out of memory: going on with smaller batches, of %d", batch_size)
+            warned = True
 
 
 def _batches(
@@ -79,17 +88,6 @@ def _batches(
     for first in range(0, len(numbers), batch_size):
         rows = np.asarray(numbers[first : first + batch_size])
         yield vectors.noise[rows], vectors.dense(rows, num_classes)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, torch on the CPU ("can't allocate memory") or CUDA ran out of memory, of its
-    own or of what the host pins for its copies ("CUDA error: out of memory")."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-        or "CUDA error: out of memory" in str(error)
-    )
 
 
 def keep_frames(

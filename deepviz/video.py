@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -23,7 +25,10 @@ ENCODERS = {
     "libx264": ("superfast", ["-crf", "16"]),
     "h264_nvenc": ("p4", ["-rc", "vbr", "-cq", "18", "-b:v", "0"]),
 }
+# From RGB to the YUV that a file tagged BT.709 promises; ffmpeg's own default is BT.601.
+COLOURS = "out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
 AUDIO_BITRATE = "256k"  # AAC, stereo: past telling from the song for nearly everybody
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 TRIAL_TIMEOUT = 10  # seconds after which an encoder that hangs on one frame is given up
 LOG_LINES = 3  # of ffmpeg's own first words, quoted in an error with its last one
 
@@ -99,8 +104,10 @@ def write_video(
         whole_file(target) as temporary,
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
     ):
-        writer = _start_encoder(temporary, first.shape, fps, sound, encoder, log)
+        writer = None
         try:
+            with _signals_held():  # an encoder that nobody knows of could not be stopped
+                writer = _start_encoder(temporary, first.shape, fps, sound, encoder, log)
             for frame in chain([first], stream):
                 with _blaming_the_encoder(target, log):
                     writer.write_frame(frame)
@@ -109,7 +116,8 @@ def write_video(
                 if writer.proc.wait() != 0:
                     raise OSError
         finally:
-            _stop_encoder(writer)
+            if writer is not None:
+                _stop_encoder(writer)
 
 
 def _start_encoder(
@@ -147,10 +155,7 @@ def _encoder_options(fps: Fraction, sound: Sound) -> list[str]:
     counting its samples, which does not depend on what time stamps the song's file has.
     """
     rate = f"{fps.numerator}/{fps.denominator}"
-    picture = (
-        f"settb={fps.denominator}/{fps.numerator},setpts=N,"
-        "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
-    )
+    picture = f"settb={fps.denominator}/{fps.numerator},setpts=N,scale={COLOURS}"
     # Whole numbers on the way: AAC takes no NaN. A file that is cut off ends in silence.
     heard = (
         "aformat=sample_fmts=s32,asetpts=N/SR/TB,"
@@ -169,6 +174,25 @@ def _encoder_options(fps: Fraction, sound: Sound) -> list[str]:
 
 
 @contextmanager
+def _signals_held() -> Iterator[None]:
+    """Put off signals that end the run until the block is done."""
+    if threading.current_thread() is not threading.main_thread():  # they come to that one alone
+        yield
+        return
+    came: list[int] = []
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    numbers = [n for n in numbers if signal.getsignal(n) is not None]
+    handlers = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
 def _blaming_the_encoder(target: Path, log: IO[str]) -> Iterator[None]:
     try:
         yield
@@ -183,9 +207,10 @@ def _blaming_the_encoder(target: Path, log: IO[str]) -> Iterator[None]:
 
 def _stop_encoder(writer: Any) -> None:
     """Leave no ffmpeg behind, whether it ended by itself or not."""
-    process, writer.proc = writer.proc, None
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    with suppress(OSError):  # what was still in the pipe's buffer has nowhere to go
-        process.stdin.close()
+    process = writer.proc
+    with _signals_held():
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        with suppress(OSError):  # what was still in the pipe's buffer has nowhere to go
+            process.stdin.close()

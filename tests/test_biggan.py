@@ -205,3 +205,23 @@ def test_one_transposed_convolution_upsamples_and_convolves():
     expected = F.conv2d(F.interpolate(small, scale_factor=2), kernel, padding=1)
     got = F.conv_transpose2d(small, upsampling_kernel(kernel), stride=2, padding=1)
     assert torch.allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_out_of_memory_on_a_cpu_goes_on_with_one_picture_at_a_time(checkpoint, runtime, caplog):
+    network = ours(checkpoint(128)[0], 1.0, runtime)
+    noise, classes = some_input(5)
+    expected = network.paint(noise, classes)
+    compute, sizes = network._runtime._compute, []
+
+    def scarce(condition):
+        sizes.append(len(condition))
+        if len(sizes) > 1 and len(condition) > 1:
+            raise RuntimeError("std::bad_alloc")
+        return compute(condition)
+
+    network._runtime._compute = scarce
+    frames = np.concatenate(list(network.render([(noise, classes)])))
+    assert sizes == [2, 2, 1, 1, 1]
+    assert np.abs(frames - (expected + 1) * 127.5).max() < 0.51
+    assert caplog.text.count("out of memory") == 1

@@ -91,7 +91,7 @@ def test_after_running_out_of_memory_it_goes_on_with_smaller_batches(
 
     monkeypatch.setattr(runtime, "_forward", forward_with_little_memory)
     frames = list(render_frames(vectors, generator, range(11), batch_size=5))
-    assert "--batch_size 2" in caplog.text
+    assert "smaller batches, of 2" in caplog.text
     assert len(frames) == 11
     assert np.abs(np.subtract(frames, expected, dtype=int)).max() <= 1  # batches of another size
 

@@ -43,17 +43,24 @@ class OpenVinoRuntime(CpuRuntime):
         # Asked all the same, OpenVINO would compute in another precision and not say so.
         if name not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise RuntimeError(f"this processor has no {precision} arithmetic")
-        options = {
+        self._network = network
+        self._options = {
             # all cores on one batch: least memory, and as fast as streams
             "PERFORMANCE_HINT": "LATENCY",
             # without it OpenVINO takes bfloat16 where a CPU has it
             "INFERENCE_PRECISION_HINT": name.replace("FP", "F").lower(),
         }
-        compiled = core.compile_model(build_graph(network, part), "CPU", options)
-        self._request = compiled.create_infer_request()
-        words = [f"{compiled.get_property('INFERENCE_NUM_THREADS')} threads", "OpenVINO"]
+        self._set_part(part)
+        threads = self._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+        words = [f"{threads} threads", "OpenVINO"]
         words += [precision] if precision != "float32" else []
         self.device = f"cpu ({', '.join(words)})"
+
+    def _set_part(self, part: int) -> None:
+        super()._set_part(part)
+        graph = build_graph(self._network, part)
+        compiled = openvino.Core().compile_model(graph, "CPU", self._options)
+        self._request = compiled.create_infer_request()
 
     def _compute(self, condition: np.ndarray) -> Tensor:
         self._request.infer([condition])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -9,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepviz.errors import is_out_of_memory
 from deepviz.generators import BATCH_SIZE
+
+log = logging.getLogger(__name__)
 
 
 class Runtime(Protocol):
@@ -62,9 +66,23 @@ class CpuRuntime:
         The last part is filled up with pictures that nobody sees: at a fixed size a frame is
         computed by the same steps, and so to the same bits, whatever stands beside it.
         """
-        for start in range(0, len(condition), self._part):
+        start = 0
+        while start < len(condition):
             part = condition[start : start + self._part]
-            yield self._compute(np.resize(part, (self._part, part.shape[1])))[: len(part)]
+            filled = np.resize(part, (self._part, part.shape[1]))
+            try:
+                pictures = self._compute(filled)
+            except (MemoryError, RuntimeError) as error:
+                if self._part == 1 or not is_out_of_memory(error):
+                    raise
+                log.warning("out of memory: going on with one picture at a time")
+                self._set_part(1)
+                continue
+            yield pictures[: len(part)]
+            start += len(part)
+
+    def _set_part(self, part: int) -> None:
+        self._part = part
 
 
 def to_uint8(pictures: Tensor) -> Tensor:
