@@ -20,8 +20,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from benchmarks.machine import describe_machine, print_table
-from benchmarks.pipeline import EXAMPLE, SEED
-from deepviz import audio, classes, frames, vectors, video
+from benchmarks.pipeline import EXAMPLE, SEED, compose
+from deepviz import audio, frames, video
 from deepviz.generators import load_generator
 from deepviz.settings import Settings
 
@@ -51,15 +51,7 @@ def main() -> None:
 def paint(resolution: int, count: int) -> np.ndarray:
     """Consecutive frames of the example song, by the built-in network."""
     settings = Settings(song=str(EXAMPLE), model="cppn", resolution=resolution, seed=SEED)
-    features = audio.analyse(audio.load_waveform(EXAMPLE), settings.frame_length)
-    shown = vectors.make_vectors(
-        features.pitches.values,
-        features.power,
-        features.onset,
-        classes.draw_classes(settings.class_count, SEED),
-        settings,
-        SEED,
-    )
+    shown = compose(settings)
     generator = load_generator(settings)
     numbers = range(FIRST, FIRST + count)
     return np.stack(list(frames.render_frames(shown, generator, numbers, generator.batch_size)))

@@ -140,18 +140,18 @@ def peak_memory(pid: int) -> int:
     return next((int(s.split()[1]) * 1024 for s in status.splitlines() if "VmHWM" in s), 0)
 
 
+def compose(settings: Settings) -> vectors.Vectors:
+    """The vectors of a whole song, with the seed of all benchmarks."""
+    features = audio.analyse(audio.load_waveform(settings.song), settings.frame_length)
+    drivers = (features.pitches.values, features.power, features.onset)
+    drawn = classes.draw_classes(settings.class_count, SEED)
+    return vectors.make_vectors(*drivers, drawn, settings, SEED)
+
+
 def measure_parts(folder: Path, settings: Settings) -> tuple[int, float, float]:
     """Number of frames, and seconds that painting and encoding them take, each alone."""
-    waveform = audio.load_waveform(settings.song)
-    features = audio.analyse(waveform, settings.frame_length)
-    shown = vectors.make_vectors(
-        features.pitches.values,
-        features.power,
-        features.onset,
-        classes.draw_classes(settings.class_count, SEED),
-        settings,
-        SEED,
-    )
+    shown = compose(settings)
+    fps = audio.frame_rate(settings.frame_length)
     generator = load_generator(settings)
     batch_size = settings.batch_size or generator.batch_size
     kept = list(
@@ -165,10 +165,8 @@ def measure_parts(folder: Path, settings: Settings) -> tuple[int, float, float]:
     video.write_video(
         islice(cycle(kept + kept[::-1]), len(shown)),
         folder / "encoder.mp4",
-        fps=audio.frame_rate(settings.frame_length),
-        sound=video.Sound(
-            Path(settings.song), Fraction(0), Fraction(len(waveform), audio.SAMPLE_RATE)
-        ),
+        fps=fps,
+        sound=video.Sound(Path(settings.song), Fraction(0), len(shown) / fps),
         encoder=video.pick_encoder(settings.encoder, settings.resolution),
     )
     return len(shown), painting, time.perf_counter() - began

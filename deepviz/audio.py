@@ -172,7 +172,8 @@ def _to_mono(blocks: Iterable[np.ndarray], rate: int, path: Path) -> np.ndarray:
     samples = 0
     for block in blocks:
         samples += len(block)
-        mono = np.nan_to_num(block.mean(axis=1, dtype=np.float64))
+        with np.errstate(invalid="ignore"):  # infinities of both signs have no mean
+            mono = np.nan_to_num(block.mean(axis=1, dtype=np.float64))
         mono = np.clip(mono, -LOUDEST, LOUDEST).astype(np.float32)
         pieces.append(resampler.resample_chunk(mono))
     pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))

@@ -53,7 +53,7 @@ def song(tmp_path_factory) -> Path:
     return path
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chosen=st.fixed_dictionaries({}, optional=VALID))
 def test_any_valid_combination_renders(song, chosen):
     if chosen.get("use_disk") and chosen.get("output_file", "").endswith(".png"):
