@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import sys
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,6 +16,7 @@ from PIL import Image
 import deepviz
 from deepviz.errors import SongError
 
+ROOT = Path(__file__).parent.parent
 RATE = 22_050
 SMALL = {"model": "cppn", "resolution": 64}
 
@@ -135,3 +137,30 @@ def test_a_sample_rate_that_cannot_be_is_refused(folder, rate):
     soundfile.write("song.wav", noise(), rate)
     with pytest.raises(SongError, match=f"a sample rate of {rate} Hz"):
         deepviz.render("song.wav", **SMALL)
+
+
+LISTEN = """
+import sys
+from pathlib import Path
+from deepviz import audio
+audio.analyse(audio.load_waveform(sys.argv[1]), 512)
+print(next(s.split()[1] for s in Path("/proc/self/status").read_text().splitlines() if "HWM" in s))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory used")
+def test_three_hours_would_take_less_than_three_gigabytes(folder):
+    """Told from what a song of ten minutes takes more than one of a minute."""
+    took = {}
+    for minutes in (1, 10):
+        soundfile.write("song.wav", np.tile(noise(60, 8000), (minutes, 1)), 8000)
+        done = subprocess.run(
+            [sys.executable, "-c", LISTEN, str(folder / "song.wav")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        took[minutes] = int(done.stdout) * 1024
+    each = (took[10] - took[1]) / 9
+    assert took[10] + 170 * each < 3e9
