@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Full, Queue
@@ -17,7 +17,7 @@ from deepviz.errors import FramesError, is_out_of_memory
 from deepviz.files import whole_file
 
 if TYPE_CHECKING:
-    from deepviz.generators import Generator
+    from deepviz.generators import Generator as Painter
     from deepviz.vectors import Vectors
 
 # What libraries say that raise a plain RuntimeError: torch, CUDA, OpenVINO.
@@ -34,11 +34,13 @@ AHEAD_BYTES = 64 << 20  # of frames waiting for the encoder: 85 at 512, more tha
 STOP_PATIENCE = 1.0  # seconds that a run which stops waits for the frame in work
 STOP_CHECK = 0.1  # seconds after which a waiting thread looks whether it is still wanted
 
+_stragglers: list[Thread] = []  # threads that were still at their last frame when left
+
 log = logging.getLogger(__name__)
 
 
 def render_frames(
-    vectors: Vectors, generator: Generator, numbers: Sequence[int], batch_size: int
+    vectors: Vectors, generator: Painter, numbers: Sequence[int], batch_size: int
 ) -> Iterator[np.ndarray]:
     """Paint frames, one after the other.
 
@@ -198,7 +200,9 @@ def _name_runs(numbers: Sequence[int]) -> str:
     return ", ".join(runs[:MISSING_SHOWN] + more)
 
 
-def run_ahead(frames: Iterable[np.ndarray], budget: int = AHEAD_BYTES) -> Iterator[np.ndarray]:
+def run_ahead(
+    frames: Iterable[np.ndarray], budget: int | None = None
+) -> Generator[np.ndarray, None, None]:
     """Pass frames on while the next ones are made in a thread, so that both sides work at once.
 
     What goes wrong in the thread is raised here, after the frames that went before; when the one
@@ -208,14 +212,19 @@ def run_ahead(frames: Iterable[np.ndarray], budget: int = AHEAD_BYTES) -> Iterat
     ----------
     frames : iterable of np.ndarray
         All of one size.
-    budget : int
-        Bytes of frames that may wait to be taken; a single one may always.
+    budget : int, optional
+        Bytes of frames that may wait to be taken, ``AHEAD_BYTES`` by default; a single one may
+        always.
     """
+    while _stragglers:  # of a run before, with which this one may share its network
+        _stragglers.pop().join()
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
         return
-    waiting: Queue[np.ndarray | BaseException | None] = Queue(max(1, budget // first.nbytes))
+    waiting: Queue[np.ndarray | BaseException | None] = Queue(
+        max(1, (budget or AHEAD_BYTES) // first.nbytes)
+    )
     stopped = Event()
 
     def hand_over(item: np.ndarray | BaseException | None) -> None:
@@ -245,6 +254,8 @@ def run_ahead(frames: Iterable[np.ndarray], budget: int = AHEAD_BYTES) -> Iterat
         stopped.set()
         # It ends with the frame in work. A daemon, it cannot hold up the end of an interrupted run.
         thread.join(STOP_PATIENCE)
+        if thread.is_alive():
+            _stragglers.append(thread)
 
 
 def scale_frames(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -230,16 +231,25 @@ def _paint_missing(
 
 
 def _write(job: Job, stream: Iterator[np.ndarray], features: audio.Features | None) -> None:
-    stream = frames.run_ahead(frames.scale_frames(stream, job.settings.scaling))
-    stream = plan.with_progress(stream, len(job.numbers))
-    if not job.is_sheet:
-        end = min(job.shown.stop / job.fps, Fraction(job.samples, audio.SAMPLE_RATE))
-        sound = video.Sound(Path(job.settings.song), job.shown.start / job.fps, end)
-        side = job.settings.resolution * job.settings.scaling
-        encoder = video.pick_encoder(job.settings.encoder, side)
-        video.write_video(stream, job.target, fps=job.fps, sound=sound, encoder=encoder)
-        return
-    assert features is not None
+    # Closed here, whatever happens: an error that a batch of songs keeps would keep it at work.
+    with closing(frames.run_ahead(frames.scale_frames(stream, job.settings.scaling))) as ahead:
+        shown = plan.with_progress(ahead, len(job.numbers))
+        if job.is_sheet:
+            assert features is not None
+            _write_sheet(job, shown, features)
+        else:
+            _write_video(job, shown)
+
+
+def _write_video(job: Job, stream: Iterator[np.ndarray]) -> None:
+    end = min(job.shown.stop / job.fps, Fraction(job.samples, audio.SAMPLE_RATE))
+    sound = video.Sound(Path(job.settings.song), job.shown.start / job.fps, end)
+    side = job.settings.resolution * job.settings.scaling
+    encoder = video.pick_encoder(job.settings.encoder, side)
+    video.write_video(stream, job.target, fps=job.fps, sound=sound, encoder=encoder)
+
+
+def _write_sheet(job: Job, stream: Iterator[np.ndarray], features: audio.Features) -> None:
     part = slice(job.shown.start, job.shown.stop)
     sheet.write_sheet(
         stream,

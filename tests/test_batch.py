@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,15 @@ def test_the_same_target_is_found_in_python_too():
     settings = Settings(song="none", output_file="x.mp4")
     with pytest.raises(SettingsError, match="would both be written"):
         batch.render_songs([Path("a.mp3"), Path("b.mp3")], settings)
+
+
+def test_a_song_that_failed_paints_no_more_while_the_next_one_is_made(songs, monkeypatch):
+    from deepviz import frames, video
+
+    monkeypatch.setattr(frames, "AHEAD_BYTES", 64 * 64 * 3)  # its thread has far to go
+    monkeypatch.setitem(video.ENCODERS, "libx264", ("no_such_preset", []))
+    settings = Settings(song="none", model="cppn", resolution=64)
+    outcomes = batch.render_songs([songs / "one.wav", songs / "two.flac"], settings)
+    assert all("could not be encoded" in str(outcome.error) for outcome in outcomes)
+    # the errors are still held, with all that they refer to
+    assert not [t for t in threading.enumerate() if t.name == "deepviz-frames"]

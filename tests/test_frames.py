@@ -115,5 +115,27 @@ def test_when_the_encoder_stops_so_does_the_thread_ahead():
     assert threading.active_count() == before
 
 
+def test_a_run_waits_for_a_thread_that_the_one_before_left(monkeypatch):
+    monkeypatch.setattr("deepviz.frames.STOP_PATIENCE", 0)
+    go_on, order = threading.Event(), []
+
+    def slow():
+        yield np.zeros((2, 2, 3), np.uint8)
+        go_on.wait(30)
+        order.append("old")
+        yield np.zeros((2, 2, 3), np.uint8)
+
+    def new():
+        order.append("new")
+        yield np.zeros((2, 2, 3), np.uint8)
+
+    left = run_ahead(slow())
+    next(left)
+    left.close()
+    threading.Timer(0.1, go_on.set).start()
+    assert len(list(run_ahead(new()))) == 1
+    assert order == ["old", "new"]
+
+
 def test_an_empty_stream_runs_ahead_to_nothing():
     assert list(run_ahead([])) == []
